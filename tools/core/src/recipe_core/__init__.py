@@ -1,0 +1,1 @@
+"""What the stage tools share: artifacts, records, task folders, seeds, command lines."""

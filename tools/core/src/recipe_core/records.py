@@ -1,0 +1,134 @@
+"""The two kinds of rows, and streaming Parquet for them.
+
+Column names and types are the published ones where there are any: `path` and `task_binary` for tasks, the supervised
+fine-tuning columns for trajectories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recipe_core.errors import BadInput, nearest
+
+Row = dict[str, Any]
+
+TASK_SCHEMA = pa.schema(
+    [
+        ("task_id", pa.string()),
+        ("path", pa.string()),
+        ("task_binary", pa.binary()),
+        ("source", pa.string()),
+        ("instruction", pa.string()),
+        ("licence", pa.string()),
+        ("origin", pa.string()),
+        ("meta", pa.string()),
+    ]
+)
+
+TRAJECTORY_SCHEMA = pa.schema(
+    [
+        ("agent", pa.string()),
+        ("conversations", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("date", pa.string()),
+        ("episode", pa.string()),
+        ("model", pa.string()),
+        ("model_provider", pa.string()),
+        ("result", pa.string()),
+        ("run_id", pa.string()),
+        ("task", pa.string()),
+        ("trace_source", pa.string()),
+        ("trial_name", pa.string()),
+        ("task_id", pa.string()),
+        ("source", pa.string()),
+        ("attempt", pa.int32()),
+        ("reward", pa.float64()),
+        ("turns", pa.int32()),
+        ("prompt_token_ids", pa.list_(pa.list_(pa.int32()))),
+        ("completion_token_ids", pa.list_(pa.list_(pa.int32()))),
+        ("logprobs", pa.list_(pa.list_(pa.float32()))),
+        ("error_class", pa.string()),
+        ("error_message", pa.string()),
+    ]
+)
+
+# Rows a record batch: large enough to stream fast, small enough that packed tasks of some megabytes fit in memory.
+_BATCH_ROWS = 256
+
+
+def with_reason(schema: pa.Schema) -> pa.Schema:
+    """Return the schema of `rejects.parquet` for rows of `schema`."""
+    return schema.append(pa.field("reason", pa.string()))
+
+
+def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Stream a Parquet file.
+
+    Raises:
+        BadInput: the file is missing, truncated, not Parquet, or lacks one of `columns`.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            known = file.schema_arrow.names
+            for name in columns or ():
+                if name not in known:
+                    hint = nearest(name, known) or f"; it has {', '.join(known)}"
+                    raise BadInput(f"{path}: no column {name!r}{hint}")
+            yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns) if columns else None)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; build the artifact that should hold it") from None
+    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"{path}: truncated or not a Parquet file ({reason}); delete its artifact and rebuild it") from None
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """Stream a Parquet file as plain dictionaries; errors as in :func:`read_batches`."""
+    for batch in read_batches(path, columns):
+        yield from batch.to_pylist()
+
+
+class TableWriter:
+    """Writes rows to a Parquet file whose bytes depend on schema, rows and the locked pyarrow alone."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.rows = 0
+        self._pending: list[Row] = []
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, write_statistics=False)
+
+    def write(self, row: Row) -> None:
+        """Append one row; keys that the schema does not have are an error, missing ones become null."""
+        unknown = row.keys() - set(self.schema.names)
+        if unknown:
+            raise ValueError(f"row has columns the schema lacks: {sorted(unknown)}")
+        self._pending.append(row)
+        self.rows += 1
+        if len(self._pending) >= _BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._writer.write_batch(pa.RecordBatch.from_pylist(self._pending, schema=self.schema))
+            self._pending = []
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Row]) -> int:
+    """Write all rows to a Parquet file and return how many there were."""
+    with TableWriter(path, schema) as writer:
+        for row in rows:
+            writer.write(row)
+    return writer.rows
