@@ -1,0 +1,1 @@
+"""Files that go into tasks as they are."""

@@ -1,0 +1,106 @@
+"""What a source is, and the task it proposes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from recipe_core.tasks import TaskFile
+
+# The digest pins the image for people who run the tasks under Docker; the sandbox interprets the rest of the Dockerfile.
+BASE_IMAGE = "python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254"
+
+
+class Rejected(Exception):
+    """A proposed task turned out to be none; the message is the reason, a short fixed phrase that can be counted."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A task that is proposed but not validated yet.
+
+    `meta` holds `family`, `parameters`, `split` and `held_out` (see :mod:`source_tasks.heldout`). `refine`, where a
+    source needs to run something to finish its task (`pybugs` runs the tests to see which fail), returns the finished
+    candidate or raises :class:`Rejected`.
+    """
+
+    family: str
+    files: dict[str, TaskFile]
+    licence: str
+    origin: str
+    meta: dict[str, Any]
+    refine: Callable[[], Awaitable[Candidate]] | None = field(default=None, compare=False)
+
+
+class Source(Protocol):
+    """One source of tasks: a module has one, the registry lists it."""
+
+    name: str
+
+    def families(self) -> tuple[str, ...]:
+        """Return the kinds of task there are, the values that `--families` takes."""
+        ...
+
+    def generate(self, split: str, seed: int, families: tuple[str, ...]) -> Iterator[Candidate]:
+        """Yield distinct candidates of one split in an order that depends on the arguments alone.
+
+        The caller stops when it has enough valid ones. `families` is a non-empty subset of :meth:`families`.
+        """
+        ...
+
+
+def text(content: str) -> TaskFile:
+    """Return a plain text file."""
+    return TaskFile(content.encode())
+
+
+def script(content: str) -> TaskFile:
+    """Return an executable text file."""
+    return TaskFile(content.encode(), 0o755)
+
+
+def task_toml(source: str, family: str, *, agent_sec: int = 600, verifier_sec: int = 60) -> TaskFile:
+    """Return `task.toml`: limits of the agent, the verifier and the environment; no network for either."""
+    return text(
+        f"""schema_version = "1.4"
+
+[metadata]
+source = "{source}"
+family = "{family}"
+
+[agent]
+timeout_sec = {agent_sec}.0
+
+[verifier]
+timeout_sec = {verifier_sec}.0
+
+[environment]
+cpus = 1
+memory_mb = 1024
+storage_mb = 512
+network_mode = "no-network"
+"""
+    )
+
+
+def dockerfile(*, copies: bool) -> TaskFile:
+    """Return the Dockerfile; with `copies`, what lies in `environment/files/` becomes the content of `/app`."""
+    lines = [f"FROM {BASE_IMAGE}", "WORKDIR /app"]
+    if copies:
+        lines.append("COPY files/ /app/")
+    return text("\n".join(lines) + "\n")
+
+
+def verifier(command: str) -> TaskFile:
+    """Return `tests/test.sh`: reward 1 if `command` succeeds, else 0."""
+    return script(
+        f"""#!/bin/bash
+mkdir -p /logs/verifier
+if {command}; then
+  echo 1 > /logs/verifier/reward.txt
+else
+  echo 0 > /logs/verifier/reward.txt
+fi
+"""
+    )
