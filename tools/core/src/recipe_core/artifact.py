@@ -132,7 +132,9 @@ def open_artifact(path: Path) -> Artifact:
         except FileNotFoundError:
             raise BadInput(f"{path / name}: missing though the manifest names it; rebuild the artifact") from None
         if actual != size:
-            raise BadInput(f"{path / name}: {actual} bytes, the manifest says {size}; the file is truncated: rebuild it")
+            raise BadInput(
+                f"{path / name}: {actual} bytes, the manifest says {size}; the file is truncated: rebuild it"
+            )
     return Artifact(path, manifest, hashlib.sha256(text).hexdigest())
 
 
@@ -271,7 +273,9 @@ class ArtifactWriter:
         self._folder.mkdir()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.up_to_date:
             return
         try:

@@ -84,7 +84,9 @@ def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[p
         raise BadInput(f"{path}: no such file; build the artifact that should hold it") from None
     except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise BadInput(f"{path}: truncated or not a Parquet file ({reason}); delete its artifact and rebuild it") from None
+        raise BadInput(
+            f"{path}: truncated or not a Parquet file ({reason}); delete its artifact and rebuild it"
+        ) from None
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
@@ -120,7 +122,9 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._flush()
         self._writer.close()

@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` runs the whole pipeline, `make test` the tests. Both set up what they need first.
+
+.PHONY: help setup demo test test-full lint format lock clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PATH := $(CURDIR)/.venvs/bin:$(PATH)
+export PATH
+export PYTHONDONTWRITEBYTECODE := 1
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install every pinned stack below .venvs/
+	$(PYTHON) envs/install.py
+
+demo: setup ## build the recipe `demo`: source tasks, rollouts, SFT, RL, scores
+	snakemake --profile workflow/profiles/local --quiet progress -- demo
+	report show results/recipes/demo
+
+test: setup ## lint, types and the fast tests
+	$(MAKE) --no-print-directory lint
+	pytest -m "not full" tests
+
+test-full: setup ## everything a machine without a GPU can run
+	$(MAKE) --no-print-directory lint
+	pytest tests
+
+lint: ## ruff, mypy, snakefmt, snakemake --lint
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+format: ## rewrite the code in the house's format
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow/rules
+
+lock: ## resolve every envs/<stack>/requirements.in again
+	envs/lock
+
+clean: ## remove what recipes built (not the stacks)
+	find results -mindepth 1 -not -name README.md -delete

@@ -1,0 +1,247 @@
+"""Install the pinned software stacks below .venvs/, and nothing outside this folder.
+
+    python3 envs/install.py [STACK ...]      every stack by default; `--list` shows them
+
+Each stack of envs/stacks.toml becomes a virtual environment made from its hash-pinned lock, with its tools installed from
+tools/, and its commands linked into .venvs/bin. Stacks that are already as their lock says are left alone, so an
+interrupted set-up goes on where it stopped. Needs Python 3.11 or newer with pip, and the standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVS = ROOT / "envs"
+VENVS = ROOT / ".venvs"
+UV = VENVS / "bin" / "uv"
+# Programs the tools call that no Python package carries, and the Debian package of each.
+SYSTEM_PROGRAMS = {"tmux": "tmux", "bash": "bash"}
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and exit with code 2."""
+    print(f"set-up: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def say(message: str) -> None:
+    """Print a line of progress at once."""
+    print(f"set-up: {message}", flush=True)
+
+
+def run(command: list[str | Path], env: dict[str, str] | None = None) -> None:
+    """Run a command; its failure ends the set-up with one line that names it."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, env={**os.environ, **(env or {})})
+    if done.returncode:
+        fail(
+            f"`{' '.join(words)}` failed with code {done.returncode}; mend what it says above and run the same command again"
+        )
+
+
+def install_system_programs() -> None:
+    """Install the system programs that are missing where that is allowed, else ask for them in one line."""
+    missing = sorted({package for program, package in SYSTEM_PROGRAMS.items() if shutil.which(program) is None})
+    if not missing:
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        say(f"installing system packages: {' '.join(missing)}")
+        run(["apt-get", "update", "-qq"])
+        run(
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
+            {"DEBIAN_FRONTEND": "noninteractive"},
+        )
+        return
+    fail(
+        f"please install the system packages {' '.join(missing)} (for example: sudo apt-get install {' '.join(missing)})"
+    )
+
+
+def pip_settings(pip: list[str]) -> dict[str, str]:
+    """Return the uv settings that make it find packages where this machine's pip finds them.
+
+    Args:
+        pip: the words that start pip.
+    """
+    listing = subprocess.run([*pip, "config", "list"], capture_output=True, text=True).stdout
+    found: dict[str, str] = {}
+    for line in listing.splitlines():
+        # A setting may come from the environment (`:env:.`), a section for a command (`install.`) or `global.`.
+        match = re.match(r"(?::env:|[a-z]+)\.([a-z-]+)='(.*)'$", line)
+        if match:
+            found[match[1]] = match[2].replace("\\n", " ").strip()
+    settings = {}
+    names = {"find-links": "UV_FIND_LINKS", "index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
+    for pip_name, uv_name in names.items():
+        if found.get(pip_name) and uv_name not in os.environ:
+            settings[uv_name] = ",".join(found[pip_name].split()) if pip_name == "find-links" else found[pip_name]
+    if found.get("extra-index-url") and found.get("index-url") and "UV_INDEX" not in os.environ:
+        settings["UV_INDEX"] = found["extra-index-url"]
+        # Every package is pinned by hash, so it does not matter which index offers it.
+        settings["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    settings.setdefault("UV_HTTP_TIMEOUT", "180")
+    return settings
+
+
+def install_uv() -> dict[str, str]:
+    """Install the pinned uv below .venvs/uv with this Python's pip; return the settings to run it with."""
+    home = VENVS / "uv"
+    lock = ENVS / "uv" / "requirements.lock"
+    ready = home / "ready"
+    if not (ready.is_file() and ready.read_text() == digest_of([lock])):
+        say("installing uv")
+        shutil.rmtree(home, ignore_errors=True)
+        # --target needs neither the venv module nor a writable Python, so it works on a Debian without python3-venv.
+        pip = [sys.executable, "-m", "pip"]
+        if subprocess.run([*pip, "--version"], capture_output=True).returncode:
+            fail(
+                f"{sys.executable} has no pip; install it (for example: sudo apt-get install python3-pip) and run again"
+            )
+        run([*pip, "install", "--quiet", "--require-hashes", "--no-deps", "--target", home, "-r", lock])
+        VENVS.joinpath("bin").mkdir(parents=True, exist_ok=True)
+        UV.unlink(missing_ok=True)
+        UV.symlink_to(Path("..") / "uv" / "bin" / "uv")
+        ready.write_text(digest_of([lock]))
+        home.joinpath("settings.json").write_text(json.dumps(pip_settings(pip)))
+    return json.loads(home.joinpath("settings.json").read_text())
+
+
+def find_python(version: str, settings: dict[str, str]) -> str:
+    """Return an interpreter of that minor version: one on this machine, else one that uv fetches."""
+    here = Path(sys.executable).resolve()
+    candidates = [shutil.which(f"python{version}") or "", f"/usr/bin/python{version}"]
+    # Version managers keep interpreters side by side: <versions>/<3.x.y>/bin/python.
+    managers = [here.parent.parent.parent, Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"]
+    for folder in managers:
+        candidates += sorted(map(str, folder.glob(f"{version}.*/bin/python{version}")), reverse=True)
+    for candidate in [str(here), *candidates]:
+        if candidate and Path(candidate).exists():
+            probe = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+            answer = subprocess.run([candidate, "-c", probe], capture_output=True, text=True)
+            if answer.returncode == 0 and answer.stdout.strip() == version:
+                return candidate
+    say(f"no Python {version} on this machine; fetching one")
+    fetched = subprocess.run([UV, "python", "install", version], env={**os.environ, **settings})
+    if fetched.returncode:
+        fail(
+            f"Python {version} is not on this machine and could not be fetched; install it and run the same command again"
+        )
+    found = subprocess.run(
+        [UV, "python", "find", version], capture_output=True, text=True, env={**os.environ, **settings}
+    )
+    return found.stdout.strip()
+
+
+def digest_of(paths: list[Path]) -> str:
+    """Return one digest over files and the names they have below the project."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def wanted_state(stack: str, spec: dict[str, Any]) -> str:
+    """Return the digest of everything a stack is installed from."""
+    files = [ENVS / stack / "requirements.lock", Path(__file__).resolve()]
+    files += [path for path in (ENVS / stack / "site").rglob("*") if path.is_file()]
+    files += [ROOT / "tools" / tool / "pyproject.toml" for tool in spec["tools"]]
+    return digest_of(files) + json.dumps(spec, sort_keys=True)
+
+
+def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) -> None:
+    """Make one stack's environment from its lock, unless it already is as the lock says."""
+    home = VENVS / stack
+    ready = home / "ready"
+    state = wanted_state(stack, spec)
+    if ready.is_file() and ready.read_text() == state:
+        return
+    python = find_python(spec["python"], settings)
+    say(f"installing stack {stack} (Python {spec['python']} at {python}; {spec['download_mb']} MB to download at most)")
+    started = time.monotonic()
+    ready.unlink(missing_ok=True)
+    run([UV, "venv", "--quiet", "--allow-existing", "--python", python, home], settings)
+    interpreter = home / "bin" / "python"
+    lock = ENVS / stack / "requirements.lock"
+    install = [UV, "pip", "install", "--python", interpreter, "--quiet"]
+    sync: list[str | Path] = [UV, "pip", "sync", "--python", interpreter, "--quiet", "--require-hashes", lock]
+    attempt = subprocess.run(
+        [str(word) for word in sync], env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True
+    )
+    if attempt.returncode:
+        if "torch" not in lock.read_text():
+            print(attempt.stderr, file=sys.stderr)
+            fail(f"stack {stack} could not be installed; mend what uv says above and run the same command again")
+        # Builds of torch for the CPU are often on no index of the machine's own; uv knows where PyTorch keeps them.
+        run([*sync, "--torch-backend", "cpu"], settings)
+    packages = next(home.glob("lib/python*/site-packages"))
+    if (ENVS / stack / "site").is_dir():
+        shutil.copytree(ENVS / stack / "site", packages, dirs_exist_ok=True)
+    tools = [word for tool in spec["tools"] for word in ("--editable", str(ROOT / "tools" / tool))]
+    run([*install, "--no-deps", "--no-build-isolation", *tools], settings)
+    shutil.copyfile(lock, home / "requirements.lock")
+    for command in spec["commands"]:
+        link = VENVS / "bin" / command
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path("..") / stack / "bin" / command)
+    ready.write_text(state)
+    say(f"stack {stack} ready in {time.monotonic() - started:.0f} s")
+
+
+def disk_usage_mb(folder: Path) -> int:
+    """Return the megabytes below a folder, each hard-linked file counted once."""
+    seen: dict[tuple[int, int], int] = {}
+    for path in folder.rglob("*"):
+        if not path.is_symlink() and path.is_file():
+            status = path.stat()
+            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(seen.values()) // 2**20
+
+
+def main(arguments: list[str]) -> None:
+    """Install the named stacks, or all."""
+    stacks = tomllib.loads((ENVS / "stacks.toml").read_text())
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return
+    if "--list" in arguments:
+        for name, spec in stacks.items():
+            print(f"{name}: {', '.join(spec['commands'])}")
+        return
+    for name in arguments:
+        if name not in stacks:
+            fail(f"no stack {name!r}; there are {', '.join(stacks)}")
+    names = arguments or list(stacks)
+    pending = [name for name in names if not is_ready(name, stacks[name])]
+    install_system_programs()
+    if not pending:
+        return
+    download, disk = (sum(stacks[name][key] for name in pending) for key in ("download_mb", "disk_mb"))
+    say(f"{len(pending)} of {len(names)} stacks to install: about {download} MB to download, {disk} MB on disk")
+    settings = install_uv()
+    for name in pending:
+        install_stack(name, stacks[name], settings)
+    say(f"all stacks ready; .venvs/ takes {disk_usage_mb(VENVS)} MB on disk")
+
+
+def is_ready(stack: str, spec: dict[str, Any]) -> bool:
+    """Tell whether a stack is installed as its lock and its tools say."""
+    ready = VENVS / stack / "ready"
+    return ready.is_file() and ready.read_text() == wanted_state(stack, spec)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        fail("interrupted; run the same command again to go on")

@@ -1,0 +1,99 @@
+"""Check recipe files and show what they build.
+
+    recipe check demo          read workflow/recipes/demo.yaml, say in one line what is wrong with it
+    recipe plan demo           every step with its key and what of it is built
+    recipe link demo           point results/recipes/demo/<stage>/<step> at the artifacts
+    recipe schema              the JSON schema of recipe files
+
+A recipe is named, or given as a path to its file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from recipe.plan import PlannedStep, artifact_path, load_plan, report_key
+from recipe.schema import Recipe
+from recipe_core.artifact import is_artifact, open_artifact
+from recipe_core.cli import Parser, entry
+
+RECIPES = Path("workflow") / "recipes"
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file of a recipe given by name or path."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = Parser(prog="recipe", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("check", "check recipe files"),
+        ("plan", "show every step and what of it is built"),
+        ("link", "point results/recipes/<recipe>/ at the artifacts"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("recipe", nargs="+" if name == "check" else None, help="a recipe's name or file")
+    commands.add_parser("schema", help="print the JSON schema of recipe files")
+    return parser
+
+
+def show_plan(name: str, steps: dict[str, PlannedStep]) -> None:
+    """Print a table of the steps, in the order they are built."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"recipe {name}")
+    for column in ("step", "key", "rows", "made from", "parameters"):
+        table.add_column(column, overflow="fold")
+    for step in steps.values():
+        rows = "to build"
+        if is_artifact(step.artifact):
+            rows = str(open_artifact(step.artifact).manifest["rows_out"])
+        sources = " ".join(path.name for paths in step.inputs.values() for path in paths)
+        table.add_row(step.name, step.key, rows, sources, " ".join(step.flags))
+    Console().print(table)
+
+
+def _point(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink() or link.exists():
+        link.unlink()
+    link.symlink_to(os.path.relpath(target, link.parent))
+
+
+def link_artifacts(name: str, steps: dict[str, PlannedStep]) -> None:
+    """Make the pointers by which people find a recipe's artifacts without typing a key."""
+    home = Path("results") / "recipes" / name
+    for step in steps.values():
+        _point(home / step.name, step.artifact)
+    report = artifact_path("report", report_key(steps))
+    for file in ("summary.json", "index.html"):
+        _point(home / file, report / file)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line asks."""
+    if args.command == "schema":
+        json.dump(Recipe.model_json_schema(), sys.stdout, indent=2, sort_keys=True)
+        print()
+    elif args.command == "check":
+        for name in args.recipe:
+            steps = load_plan(recipe_path(name))
+            print(f"{recipe_path(name)}: {len(steps)} steps, no errors")
+    else:
+        steps = load_plan(recipe_path(args.recipe))
+        name = recipe_path(args.recipe).stem
+        show_plan(name, steps) if args.command == "plan" else link_artifacts(name, steps)
+
+
+main = entry(build_parser, run)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""From a recipe to the steps to build: every step gets a key, and its place below results/."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from recipe.schema import Recipe, Stages, Step
+from recipe_core.artifact import value_digest
+from recipe_core.errors import BadInput, nearest
+
+STAGES = list(Stages().by_name())
+KEY_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of a recipe, keyed.
+
+    Attributes:
+        name: `stage/step` as the recipe writes it.
+        key: short digest of stage, parameters, seed and the keys of its inputs: equal keys mean equal artifacts.
+        inputs: artifact folders by the flag that takes them.
+    """
+
+    name: str
+    stage: str
+    key: str
+    parameters: dict[str, Any]
+    seed: int
+    date: str
+    inputs: dict[str, list[Path]] = field(default_factory=dict)
+
+    @property
+    def artifact(self) -> Path:
+        """The artifact's folder, relative to the project."""
+        return artifact_path(self.stage, self.key)
+
+    @property
+    def flags(self) -> list[str]:
+        """The tool's flags for the parameters."""
+        return [word for name, value in self.parameters.items() for word in _flag(name, value)]
+
+
+def artifact_path(stage: str, key: str) -> Path:
+    """Return where the artifact of a stage with that key goes."""
+    return Path("results") / stage.replace("-", "_") / key
+
+
+def _flag(name: str, value: Any) -> Iterator[str]:
+    if value is False:
+        return
+    yield f"--{name}"
+    if value is True:
+        return
+    if isinstance(value, list):
+        yield ",".join(map(str, value))
+    elif isinstance(value, dict):
+        yield ",".join(f"{key}={item}" for key, item in sorted(value.items()))
+    else:
+        yield str(value)
+
+
+def _key_path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location if part != "function-wrap[dict]()")
+
+
+def _known_names(location: tuple[int | str, ...]) -> list[str]:
+    """Return the names allowed where an unknown one stands."""
+    model: Any = Recipe
+    if location[:1] == ("stages",):
+        model = Stages
+        if len(location) >= 4 and location[1] in STAGES:
+            annotation = Stages.model_fields[str(location[1]).replace("-", "_")].annotation
+            model = annotation.__args__[1]  # type: ignore[union-attr]
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check one recipe file.
+
+    Raises:
+        BadInput: no such file, not YAML, an unknown key (the nearest known one is named) or a value that does not fit.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        known = sorted(other.stem for other in path.parent.glob("*.yaml"))
+        hint = nearest(path.stem, known) or f"; there are {', '.join(known) or 'none'}"
+        raise BadInput(f"{path}: no such recipe{hint}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: a recipe is a mapping with the keys recipe, description, date and stages")
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = _key_path(first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _known_names(first["loc"])
+            unknown = str(first["loc"][-1])
+            hint = nearest(unknown, known) or f"; known keys are {', '.join(known)}"
+            raise BadInput(f"{path}: unknown key {unknown!r} at {where}{hint}") from None
+        raise BadInput(f"{path}: {where}: {first['msg']}; got {first.get('input')!r}") from None
+    if recipe.recipe != path.stem:
+        raise BadInput(f"{path}: recipe: {recipe.recipe!r} is not the file's name; rename one of the two")
+    return recipe
+
+
+def plan(recipe: Recipe, where: str) -> dict[str, PlannedStep]:
+    """Key every step of a recipe, inputs before what is made from them.
+
+    Args:
+        recipe: the recipe.
+        where: its file, for errors.
+
+    Raises:
+        BadInput: a reference to a step that is not there, or steps that need each other in a circle.
+    """
+    steps = {
+        f"{stage}/{name}": step for stage, group in recipe.stages.by_name().items() for name, step in group.items()
+    }
+    planned: dict[str, PlannedStep] = {}
+
+    def visit(name: str, chain: tuple[str, ...]) -> PlannedStep:
+        if name in planned:
+            return planned[name]
+        if name in chain:
+            raise BadInput(f"{where}: steps need each other in a circle: {' -> '.join((*chain, name))}")
+        step = steps[name]
+        inputs: dict[str, list[PlannedStep]] = {}
+        for flag, references in step.inputs().items():
+            for reference in references:
+                if reference not in steps:
+                    hint = nearest(reference, list(steps)) or f"; there are {', '.join(steps)}"
+                    raise BadInput(f"{where}: {name} refers to {reference!r}, which is no step of this recipe{hint}")
+            inputs[flag] = [visit(reference, (*chain, name)) for reference in references]
+        planned[name] = _keyed(recipe, name, step, inputs)
+        return planned[name]
+
+    for name in steps:
+        if not re.fullmatch(r"[a-z-]+/[a-z0-9][a-z0-9-]*", name):
+            raise BadInput(f"{where}: {name}: a step's name is lower-case letters, digits and hyphens")
+        visit(name, ())
+    return {name: planned[name] for name in steps}
+
+
+# Stages whose rows carry a date; for the others the recipe's date decides nothing and is no part of the key.
+DATED_STAGES = ("rollout", "train-rl", "evaluate")
+
+
+def _keyed(recipe: Recipe, name: str, step: Step, inputs: dict[str, list[PlannedStep]]) -> PlannedStep:
+    stage = name.split("/")[0]
+    seed = recipe.seed if step.seed is None else step.seed
+    date = recipe.date.isoformat()
+    identity = {
+        "stage": stage,
+        "parameters": step.parameters(),
+        "seed": seed,
+        "date": date if stage in DATED_STAGES else None,
+        "inputs": {flag: [entry.key for entry in entries] for flag, entries in inputs.items()},
+    }
+    return PlannedStep(
+        name=name,
+        stage=stage,
+        key=value_digest(identity)[:KEY_DIGITS],
+        parameters=step.parameters(),
+        seed=seed,
+        date=date,
+        inputs={flag: [entry.artifact for entry in entries] for flag, entries in inputs.items()},
+    )
+
+
+def load_plan(path: Path) -> dict[str, PlannedStep]:
+    """Read, check and key the recipe file at `path`; errors as in :func:`load_recipe` and :func:`plan`."""
+    return plan(load_recipe(path), str(path))
+
+
+def report_key(steps: dict[str, PlannedStep]) -> str:
+    """Return the key of the report over all steps of a recipe."""
+    return value_digest({"stage": "report", "steps": {name: step.key for name, step in steps.items()}})[:KEY_DIGITS]

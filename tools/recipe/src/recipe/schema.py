@@ -1,0 +1,203 @@
+"""What may stand in a recipe file.
+
+A recipe names its stages, each stage its steps, each step its parameters and what it is made from:
+
+    stages:
+      mix:
+        train: {from: [source-tasks/shell, source-tasks/humaneval], rows: 400}
+
+A parameter's name is the flag of the stage's tool (`min-turns: 2` becomes `--min-turns 2`), so the documentation of a
+key is the tool's `--help`. `from` and `model` refer to other steps as `stage/step`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+def _kebab(name: str) -> str:
+    return name.rstrip("_").replace("_", "-")
+
+
+StepReference = Annotated[str, Field(pattern=r"^[a-z][a-z-]*/[a-z0-9][a-z0-9-]*$")]
+StepReferences = Annotated[list[StepReference], Field(min_length=1)]
+
+
+class Step(BaseModel):
+    """One step: the parameters of its stage's tool, and references to the steps it is made from."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=_kebab, populate_by_name=True, frozen=True)
+
+    # Fields that refer to other steps, and the flag of the tool that takes each.
+    references: ClassVar[dict[str, str]] = {}
+
+    seed: int | None = Field(default=None, description="overrides the recipe's seed for this step")
+
+    @field_validator("from_", mode="before", check_fields=False)
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    def inputs(self) -> dict[str, list[str]]:
+        """Return the referenced steps by the flag that takes them."""
+        found = {}
+        for field, flag in self.references.items():
+            value = getattr(self, field)
+            if value is not None:
+                found[flag] = value if isinstance(value, list) else [value]
+        return found
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters that the recipe states, by flag, without references and seed."""
+        values = self.model_dump(
+            by_alias=True, exclude_none=True, exclude_unset=True, exclude={*self.references, "seed"}
+        )
+        return dict(sorted(values.items()))
+
+
+class SourceTasks(Step):
+    """Make the tasks of one source."""
+
+    source: Literal["shell", "humaneval", "pybugs"]
+    split: Literal["train", "test"] = "train"
+    count: Annotated[int, Field(ge=1)]
+    families: list[str] | None = None
+
+
+class Mix(Step):
+    """Draw tasks from several sources."""
+
+    references = {"from_": "tasks"}
+    from_: StepReferences
+    method: Literal["shares", "weights", "round-robin", "concatenate"] = "shares"
+    rows: Annotated[int, Field(ge=1)] | None = None
+    weights: dict[str, float] | None = None
+    cap: Annotated[int, Field(ge=1)] | None = None
+    with_replacement: bool | None = None
+
+
+class FilterLength(Step):
+    """Keep tasks by the length of something."""
+
+    references = {"from_": "tasks"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    column: str = "instruction_chars"
+    keep: Literal["longest", "shortest"] | None = None
+    rows: Annotated[int, Field(ge=1)] | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    min: float | None = None
+    max: float | None = None
+
+
+class Sampling(Step):
+    """How a model is run on tasks; shared by the stages that do."""
+
+    attempts: Annotated[int, Field(ge=1)] | None = None
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    max_turns: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    agent_timeout: Annotated[float, Field(gt=0)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: int | None = None
+
+
+class Rollout(Sampling):
+    """Let a teacher work on tasks and record what it does."""
+
+    references = {"from_": "tasks", "model_dir": "model-dir"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    model_dir: StepReference | None = None
+    teacher: Literal["reference"] | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+
+
+class FilterTurns(Step):
+    """Keep trajectories by turns, outcome and error class."""
+
+    references = {"from_": "trajectories"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    min_turns: Annotated[int, Field(ge=1)] | None = None
+    outcome: Literal["success", "any"] | None = None
+    drop_errors: list[str] | None = None
+    drop_subagents: bool | None = None
+
+
+class InitModel(Step):
+    """Make the student that training starts from."""
+
+    references = {"from_": "trajectories"}
+    from_: Annotated[StepReferences, Field(max_length=1)] | None = None
+    vocab_size: Annotated[int, Field(ge=300)] | None = None
+    hidden_size: Annotated[int, Field(ge=32)] | None = None
+    layers: Annotated[int, Field(ge=1)] | None = None
+
+
+class TrainSft(Step):
+    """Fine-tune the student on trajectories."""
+
+    references = {"model": "model", "from_": "trajectories"}
+    model: StepReference
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    template: str | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    cutoff: Annotated[int, Field(ge=16)] | None = None
+    warmup: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class TrainRl(Sampling):
+    """Train the student on tasks with the verifier's reward."""
+
+    references = {"model": "model", "from_": "tasks"}
+    model: StepReference
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    steps: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+
+class Evaluate(Sampling):
+    """Score a model on held-out tasks."""
+
+    references = {"model": "model", "from_": "tasks"}
+    model: StepReference
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    label: Literal["base", "sft", "rl"]
+
+
+class Stages(BaseModel):
+    """The steps of each stage, by name."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=_kebab, frozen=True)
+
+    source_tasks: dict[str, SourceTasks] = {}
+    mix: dict[str, Mix] = {}
+    filter_length: dict[str, FilterLength] = {}
+    rollout: dict[str, Rollout] = {}
+    filter_turns: dict[str, FilterTurns] = {}
+    init_model: dict[str, InitModel] = {}
+    train_sft: dict[str, TrainSft] = {}
+    train_rl: dict[str, TrainRl] = {}
+    evaluate: dict[str, Evaluate] = {}
+
+    def by_name(self) -> dict[str, dict[str, Step]]:
+        """Return every stage's steps by the stage's name, in pipeline order."""
+        return {_kebab(field): getattr(self, field) for field in type(self).model_fields}
+
+
+class Recipe(BaseModel):
+    """A whole recipe file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="its name; the file is <name>.yaml")]
+    description: str
+    seed: int = 0
+    date: datetime.date = Field(description="written into trajectory rows, so that a rebuild writes the same bytes")
+    stages: Stages

@@ -1,0 +1,100 @@
+# Stages that only move data.
+
+
+rule source_tasks:
+    output:
+        "results/source_tasks/{key}/manifest.json",
+    log:
+        "results/logs/source_tasks/{key}.log",
+    benchmark:
+        "results/benchmarks/source_tasks/{key}.tsv"
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        source-tasks {params.flags:q} \
+            --seed {params.seed} \
+            --workers {threads} \
+            --out results/source_tasks/{wildcards.key} \
+            2>{log:q}
+        """
+
+
+rule mix:
+    input:
+        tasks=inputs("tasks"),
+    output:
+        "results/mix/{key}/manifest.json",
+    log:
+        "results/logs/mix/{key}.log",
+    benchmark:
+        "results/benchmarks/mix/{key}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        tasks=artifacts("tasks"),
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        mix --tasks {params.tasks:q} {params.flags:q} \
+            --seed {params.seed} \
+            --out results/mix/{wildcards.key} \
+            2>{log:q}
+        """
+
+
+rule filter_length:
+    input:
+        tasks=inputs("tasks"),
+    output:
+        "results/filter_length/{key}/manifest.json",
+    log:
+        "results/logs/filter_length/{key}.log",
+    benchmark:
+        "results/benchmarks/filter_length/{key}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        tasks=artifacts("tasks"),
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        filter-length --tasks {params.tasks:q} {params.flags:q} \
+            --seed {params.seed} \
+            --out results/filter_length/{wildcards.key} \
+            2>{log:q}
+        """
+
+
+rule filter_turns:
+    input:
+        trajectories=inputs("trajectories"),
+    output:
+        "results/filter_turns/{key}/manifest.json",
+    log:
+        "results/logs/filter_turns/{key}.log",
+    benchmark:
+        "results/benchmarks/filter_turns/{key}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        trajectories=artifacts("trajectories"),
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        filter-turns --trajectories {params.trajectories:q} {params.flags:q} \
+            --seed {params.seed} \
+            --out results/filter_turns/{wildcards.key} \
+            2>{log:q}
+        """

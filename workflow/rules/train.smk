@@ -1,0 +1,89 @@
+# The student: its beginning, supervised fine-tuning, reinforcement learning. Checkpoints stand in <artifact>.work, which is
+# no output, so that Snakemake leaves them alone and a killed job goes on from the last one.
+
+
+rule init_model:
+    input:
+        trajectories=inputs("trajectories"),
+    output:
+        "results/init_model/{key}/manifest.json",
+    log:
+        "results/logs/init_model/{key}.log",
+    benchmark:
+        "results/benchmarks/init_model/{key}.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        trajectories=lambda wildcards: [
+            word
+            for folder in artifacts("trajectories")(wildcards)
+            for word in ("--trajectories", folder)
+        ],
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        init-model {params.trajectories:q} {params.flags:q} \
+            --seed {params.seed} \
+            --out results/init_model/{wildcards.key} \
+            2>{log:q}
+        """
+
+
+rule train_sft:
+    input:
+        model=inputs("model"),
+        trajectories=inputs("trajectories"),
+    output:
+        "results/train_sft/{key}/manifest.json",
+    log:
+        "results/logs/train_sft/{key}.log",
+    benchmark:
+        "results/benchmarks/train_sft/{key}.tsv"
+    threads: 2
+    resources:
+        mem_mb=6000,
+        runtime=1440,
+    params:
+        model=artifacts("model"),
+        trajectories=artifacts("trajectories"),
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        train-sft --model {params.model:q} --trajectories {params.trajectories:q} {params.flags:q} \
+            --seed {params.seed} \
+            --out results/train_sft/{wildcards.key} \
+            2>{log:q}
+        """
+
+
+rule train_rl:
+    input:
+        model=inputs("model"),
+        tasks=inputs("tasks"),
+    output:
+        "results/train_rl/{key}/manifest.json",
+    log:
+        "results/logs/train_rl/{key}.log",
+    benchmark:
+        "results/benchmarks/train_rl/{key}.tsv"
+    threads: 2
+    resources:
+        mem_mb=6000,
+        runtime=1440,
+    params:
+        model=artifacts("model"),
+        tasks=artifacts("tasks"),
+        flags=flags,
+        seed=seed,
+        date=date,
+    shell:
+        """
+        train-rl --model {params.model:q} --tasks {params.tasks:q} {params.flags:q} \
+            --seed {params.seed} \
+            --date {params.date} \
+            --out results/train_rl/{wildcards.key} \
+            2>{log:q}
+        """
