@@ -1,10 +1,33 @@
-# What every rule of a stage needs to know of its step. A rule's output is the manifest: it is the last file an artifact
-# gets, and the artifact's other files depend on what the stage is.
+# What the stages' definitions share: the recipes, and what each needs to know of its step. A step's output is its
+# manifest: the last file an artifact gets; what other files there are depends on the stage.
+
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from recipe.plan import artifact_path, load_plan, report_key
+from recipe_core.artifact import file_digest
+from recipe_core.errors import BadInput
 
 
-wildcard_constraints:
-    key="[0-9a-f]{12}",
-    recipe="[a-z0-9][a-z0-9-]*",
+def read_recipes(extra):
+    """Return the plan of every recipe by its name.
+
+    Args:
+        extra: recipe files from elsewhere, separated by commas (`--config recipes=FILE,FILE`).
+    """
+    files = sorted(Path(workflow.basedir, "workflow", "recipes").glob("*.yaml"))
+    files += [Path(file) for file in str(extra).split(",") if file]
+    try:
+        return {file.stem: load_plan(file) for file in files}
+    except BadInput as error:
+        raise WorkflowError(str(error)) from None
+
+
+def image(stack):
+    """The image of a stack, named by the lock it is built from: an image of another lock has another name."""
+    digest = file_digest(Path(workflow.basedir, "envs", stack, "requirements.lock"))
+    return f"images/{stack}-{digest[:12]}.sif"
 
 
 def inputs(flag):
@@ -20,12 +43,15 @@ def inputs(flag):
 
 
 def artifacts(flag):
-    """Return a params function: the artifact folders that the flag takes."""
+    """Return a params function: the flag and the artifact folders it takes, or nothing."""
 
-    def folders(wildcards):
-        return [str(artifact) for artifact in STEPS[wildcards.key].inputs.get(flag, [])]
+    def words(wildcards):
+        folders = [
+            str(artifact) for artifact in STEPS[wildcards.key].inputs.get(flag, [])
+        ]
+        return [f"--{flag}", *folders] if folders else []
 
-    return folders
+    return words
 
 
 def flags(wildcards):
@@ -41,3 +67,24 @@ def seed(wildcards):
 def date(wildcards):
     """The date written into the step's rows."""
     return STEPS[wildcards.key].date
+
+
+def reported_manifests(wildcards):
+    """The manifests of every step of the recipe."""
+    return [
+        f"{step.artifact}/manifest.json" for step in REPORTS[wildcards.key].values()
+    ]
+
+
+def reported_artifacts(wildcards):
+    """`--artifact stage/step=FOLDER` for every step of the recipe, in pipeline order."""
+    return [
+        word
+        for name, step in REPORTS[wildcards.key].items()
+        for word in ("--artifact", f"{name}={step.artifact}")
+    ]
+
+
+def report_manifest(wildcards):
+    """The manifest of the recipe's report."""
+    return f"{artifact_path('report', report_key(RECIPES[wildcards.recipe]))}/manifest.json"

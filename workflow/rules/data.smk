@@ -8,6 +8,8 @@ rule source_tasks:
         "results/logs/source_tasks/{key}.log",
     benchmark:
         "results/benchmarks/source_tasks/{key}.tsv"
+    container:
+        image("data")
     threads: 2
     resources:
         mem_mb=2000,
@@ -34,6 +36,8 @@ rule mix:
         "results/logs/mix/{key}.log",
     benchmark:
         "results/benchmarks/mix/{key}.tsv"
+    container:
+        image("data")
     resources:
         mem_mb=2000,
         runtime=60,
@@ -43,7 +47,7 @@ rule mix:
         seed=seed,
     shell:
         """
-        mix --tasks {params.tasks:q} {params.flags:q} \
+        mix {params.tasks:q} {params.flags:q} \
             --seed {params.seed} \
             --out results/mix/{wildcards.key} \
             2>{log:q}
@@ -59,6 +63,8 @@ rule filter_length:
         "results/logs/filter_length/{key}.log",
     benchmark:
         "results/benchmarks/filter_length/{key}.tsv"
+    container:
+        image("data")
     resources:
         mem_mb=2000,
         runtime=60,
@@ -68,7 +74,7 @@ rule filter_length:
         seed=seed,
     shell:
         """
-        filter-length --tasks {params.tasks:q} {params.flags:q} \
+        filter-length {params.tasks:q} {params.flags:q} \
             --seed {params.seed} \
             --out results/filter_length/{wildcards.key} \
             2>{log:q}
@@ -84,6 +90,8 @@ rule filter_turns:
         "results/logs/filter_turns/{key}.log",
     benchmark:
         "results/benchmarks/filter_turns/{key}.tsv"
+    container:
+        image("data")
     resources:
         mem_mb=2000,
         runtime=60,
@@ -93,7 +101,7 @@ rule filter_turns:
         seed=seed,
     shell:
         """
-        filter-turns --trajectories {params.trajectories:q} {params.flags:q} \
+        filter-turns {params.trajectories:q} {params.flags:q} \
             --seed {params.seed} \
             --out results/filter_turns/{wildcards.key} \
             2>{log:q}

@@ -11,6 +11,8 @@ rule evaluate:
         "results/logs/evaluate/{key}.log",
     benchmark:
         "results/benchmarks/evaluate/{key}.tsv"
+    container:
+        image("harness")
     threads: 2
     resources:
         mem_mb=6000,
@@ -23,7 +25,7 @@ rule evaluate:
         date=date,
     shell:
         """
-        evaluate --model {params.model:q} --tasks {params.tasks:q} {params.flags:q} \
+        evaluate {params.model:q} {params.tasks:q} {params.flags:q} \
             --seed {params.seed} \
             --date {params.date} \
             --out results/evaluate/{wildcards.key} \

@@ -1,28 +1,5 @@
 # One table, one page and one summary a recipe, and the pointers by which people find its artifacts.
 
-REPORTS = {report_key(steps): steps for steps in RECIPES.values()}
-
-
-def reported_manifests(wildcards):
-    """The manifests of every step of the recipe."""
-    return [
-        f"{step.artifact}/manifest.json" for step in REPORTS[wildcards.key].values()
-    ]
-
-
-def reported_artifacts(wildcards):
-    """`--artifact stage/step=FOLDER` for every step of the recipe, in pipeline order."""
-    return [
-        word
-        for name, step in REPORTS[wildcards.key].items()
-        for word in ("--artifact", f"{name}={step.artifact}")
-    ]
-
-
-def report_manifest(wildcards):
-    """The manifest of the recipe's report."""
-    return f"{artifact_path('report', report_key(RECIPES[wildcards.recipe]))}/manifest.json"
-
 
 rule report:
     input:
@@ -33,6 +10,8 @@ rule report:
         "results/logs/report/{key}.log",
     benchmark:
         "results/benchmarks/report/{key}.tsv"
+    container:
+        image("data")
     resources:
         mem_mb=2000,
         runtime=30,
@@ -50,5 +29,7 @@ rule link:
     log:
         "results/logs/link/{recipe}.log",
     localrule: True
+    container:
+        image("workflow")
     shell:
         "recipe link {wildcards.recipe} 2> {log:q}"

@@ -11,23 +11,21 @@ rule rollout:
         "results/logs/rollout/{key}.log",
     benchmark:
         "results/benchmarks/rollout/{key}.tsv"
+    container:
+        image("harness")
     threads: 2
     resources:
         mem_mb=6000,
         runtime=1440,
     params:
         tasks=artifacts("tasks"),
-        model=lambda wildcards: [
-            word
-            for folder in artifacts("model-dir")(wildcards)
-            for word in ("--model-dir", folder)
-        ],
+        model=artifacts("model-dir"),
         flags=flags,
         seed=seed,
         date=date,
     shell:
         """
-        rollout --tasks {params.tasks:q} {params.model:q} {params.flags:q} \
+        rollout {params.tasks:q} {params.model:q} {params.flags:q} \
             --seed {params.seed} \
             --date {params.date} \
             --out results/rollout/{wildcards.key} \

@@ -11,15 +11,13 @@ rule init_model:
         "results/logs/init_model/{key}.log",
     benchmark:
         "results/benchmarks/init_model/{key}.tsv"
+    container:
+        image("sft")
     resources:
         mem_mb=4000,
         runtime=60,
     params:
-        trajectories=lambda wildcards: [
-            word
-            for folder in artifacts("trajectories")(wildcards)
-            for word in ("--trajectories", folder)
-        ],
+        trajectories=artifacts("trajectories"),
         flags=flags,
         seed=seed,
     shell:
@@ -41,6 +39,8 @@ rule train_sft:
         "results/logs/train_sft/{key}.log",
     benchmark:
         "results/benchmarks/train_sft/{key}.tsv"
+    container:
+        image("sft")
     threads: 2
     resources:
         mem_mb=6000,
@@ -52,7 +52,7 @@ rule train_sft:
         seed=seed,
     shell:
         """
-        train-sft --model {params.model:q} --trajectories {params.trajectories:q} {params.flags:q} \
+        train-sft {params.model:q} {params.trajectories:q} {params.flags:q} \
             --seed {params.seed} \
             --out results/train_sft/{wildcards.key} \
             2>{log:q}
@@ -69,6 +69,8 @@ rule train_rl:
         "results/logs/train_rl/{key}.log",
     benchmark:
         "results/benchmarks/train_rl/{key}.tsv"
+    container:
+        image("rl")
     threads: 2
     resources:
         mem_mb=6000,
@@ -81,7 +83,7 @@ rule train_rl:
         date=date,
     shell:
         """
-        train-rl --model {params.model:q} --tasks {params.tasks:q} {params.flags:q} \
+        train-rl {params.model:q} {params.tasks:q} {params.flags:q} \
             --seed {params.seed} \
             --date {params.date} \
             --out results/train_rl/{wildcards.key} \
