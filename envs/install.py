@@ -2,8 +2,8 @@
 
     python3 envs/install.py [STACK ...]      every stack by default; `--list` shows them
 
-Each stack of envs/stacks.toml becomes a virtual environment made from its hash-pinned lock, with its tools installed from
-tools/, and its commands linked into .venvs/bin. Stacks that are already as their lock says are left alone, so an
+Each stack of envs/stacks.toml becomes a virtual environment made from its hash-pinned lock, with its tools installed
+from tools/, and its commands linked into .venvs/bin. Stacks that are already as their lock says are left alone, so an
 interrupted set-up goes on where it stopped. Needs Python 3.11 or newer with pip, and the standard library.
 """
 
@@ -45,9 +45,7 @@ def run(command: list[str | Path], env: dict[str, str] | None = None) -> None:
     words = [str(word) for word in command]
     done = subprocess.run(words, env={**os.environ, **(env or {})})
     if done.returncode:
-        fail(
-            f"`{' '.join(words)}` failed with code {done.returncode}; mend what it says above and run the same command again"
-        )
+        fail(f"`{' '.join(words)}` failed with code {done.returncode}; mend what it says above and run this again")
 
 
 def install_system_programs() -> None:

@@ -157,7 +157,7 @@ DATED_STAGES = ("rollout", "train-rl", "evaluate")
 
 
 def _keyed(recipe: Recipe, name: str, step: Step, inputs: dict[str, list[PlannedStep]]) -> PlannedStep:
-    stage = name.split("/")[0]
+    stage = name.split("/", maxsplit=1)[0]
     seed = recipe.seed if step.seed is None else step.seed
     date = recipe.date.isoformat()
     identity = {
