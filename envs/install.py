@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,7 +41,7 @@ def say(message: str) -> None:
     print(f"set-up: {message}", flush=True)
 
 
-def run(command: list[str | Path], env: dict[str, str] | None = None) -> None:
+def run(command: Sequence[str | Path], env: dict[str, str] | None = None) -> None:
     """Run a command; its failure ends the set-up with one line that names it."""
     words = [str(word) for word in command]
     done = subprocess.run(words, env={**os.environ, **(env or {})})
@@ -61,9 +62,7 @@ def install_system_programs() -> None:
             {"DEBIAN_FRONTEND": "noninteractive"},
         )
         return
-    fail(
-        f"please install the system packages {' '.join(missing)} (for example: sudo apt-get install {' '.join(missing)})"
-    )
+    fail(f"system packages are missing; install them: sudo apt-get install {' '.join(missing)}")
 
 
 def pip_settings(pip: list[str]) -> dict[str, str]:
@@ -130,14 +129,11 @@ def find_python(version: str, settings: dict[str, str]) -> str:
             if answer.returncode == 0 and answer.stdout.strip() == version:
                 return candidate
     say(f"no Python {version} on this machine; fetching one")
-    fetched = subprocess.run([UV, "python", "install", version], env={**os.environ, **settings})
+    environment = {**os.environ, **settings}
+    fetched = subprocess.run([UV, "python", "install", version], env=environment)
     if fetched.returncode:
-        fail(
-            f"Python {version} is not on this machine and could not be fetched; install it and run the same command again"
-        )
-    found = subprocess.run(
-        [UV, "python", "find", version], capture_output=True, text=True, env={**os.environ, **settings}
-    )
+        fail(f"Python {version} is not on this machine and could not be fetched; install it and run this again")
+    found = subprocess.run([UV, "python", "find", version], capture_output=True, text=True, env=environment)
     return found.stdout.strip()
 
 
@@ -171,7 +167,7 @@ def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) ->
     run([UV, "venv", "--quiet", "--allow-existing", "--python", python, home], settings)
     interpreter = home / "bin" / "python"
     lock = ENVS / stack / "requirements.lock"
-    install = [UV, "pip", "install", "--python", interpreter, "--quiet"]
+    install: list[str | Path] = [UV, "pip", "install", "--python", interpreter, "--quiet"]
     sync: list[str | Path] = [UV, "pip", "sync", "--python", interpreter, "--quiet", "--require-hashes", lock]
     attempt = subprocess.run(
         [str(word) for word in sync], env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True

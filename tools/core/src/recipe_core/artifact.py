@@ -190,7 +190,7 @@ class ArtifactWriter:
         params: everything besides seed and inputs that decides the content; JSON values.
         seed: the step's seed.
         inputs: the artifacts it is made from; a string stands for an outside input pinned by digest or revision.
-        tier: exactness, `T0` bitwise anywhere, `T1` bitwise on one image and hardware model, `T2` pinned by digest only.
+        tier: exactness: `T0` bitwise anywhere, `T1` bitwise on one image and hardware model, `T2` pinned by digest.
         package: the packages whose source decides the content besides `recipe_core`.
 
     When an artifact made of the very same things is already in place, `up_to_date` is true: the caller returns and

@@ -67,7 +67,7 @@ def _one_line(error: BaseException) -> str:
 
 def entry(
     build_parser: Callable[[], argparse.ArgumentParser], run: Callable[[argparse.Namespace], None]
-) -> Callable[[Sequence[str] | None], None]:
+) -> Callable[..., None]:
     """Return a tool's `main`: parse, run, and turn expected failures into one line and an exit code.
 
     Exit codes: 0 done, 2 bad input or an unusable machine (disk full, permission), 130 interrupted, 143 terminated.
