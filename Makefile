@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` runs the whole pipeline, `make test` the tests. Both set up what they need first.
 
-.PHONY: help setup demo test test-full lint format lock clean
+.PHONY: help setup demo build test test-full lint format lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -14,9 +14,13 @@ help: ## show this
 setup: ## install every pinned stack below .venvs/
 	$(PYTHON) envs/install.py
 
-demo: setup ## build the recipe `demo`: source tasks, rollouts, SFT, RL, scores
-	snakemake --profile workflow/profiles/local --quiet progress -- demo
-	report show results/recipes/demo
+demo: ## build the recipe `demo`: source tasks, rollouts, SFT, RL, scores
+	@$(MAKE) --no-print-directory build RECIPE=demo
+
+build: setup ## build the recipe RECIPE (a name in workflow/recipes)
+	recipe check $(RECIPE)
+	snakemake --profile workflow/profiles/local -- $(RECIPE)
+	report show results/recipes/$(RECIPE)
 
 test: setup ## lint, types and the fast tests
 	$(MAKE) --no-print-directory lint
