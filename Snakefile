@@ -16,7 +16,8 @@ include: "workflow/rules/common.smk"
 if "bin" in config:
     shell.prefix(f"export PATH={Path(config['bin']).resolve()}:$PATH; ")
 
-RECIPES = read_recipes(config.get("recipes", ""))
+FILES = recipe_files(config.get("recipes", ""))
+RECIPES = {name: read_recipe(file) for name, file in FILES.items()}
 STEPS = {step.key: step for steps in RECIPES.values() for step in steps.values()}
 REPORTS = {report_key(steps): steps for steps in RECIPES.values()}
 

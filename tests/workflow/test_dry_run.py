@@ -15,7 +15,7 @@ PROFILES = sorted(folder for folder in (ROOT / "workflow" / "profiles").iterdir(
 
 
 def dry_run(tool, *words: object) -> subprocess.CompletedProcess[str]:
-    return tool("snakemake", "--dry-run", "--forceall", "--nolock", *words, cwd=ROOT)
+    return tool("snakemake", "--dry-run", "--forceall", "--nolock", "--printshellcmds", *words, cwd=ROOT)
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.name)
@@ -49,7 +49,7 @@ def test_a_broken_recipe_is_one_line_that_names_the_key(tmp_path: Path, tool):
     )
     through_snakemake = dry_run(tool, "--config", f"recipes={recipe}", "--cores", "1", "--", "broken")
     assert through_snakemake.returncode == 1
-    assert "unknown key 'source-task' at stages.source-task; did you mean 'source-tasks'?" in through_snakemake.stderr
+    assert "unknown key 'source-task' at stages.source-task; did you mean 'source-tasks'?" in through_snakemake.stdout
 
 
 def test_a_missing_recipe_names_the_nearest(tool):

@@ -10,16 +10,21 @@ from recipe_core.artifact import file_digest
 from recipe_core.errors import BadInput
 
 
-def read_recipes(extra):
-    """Return the plan of every recipe by its name.
+def recipe_files(extra):
+    """Return the file of every recipe by its name.
 
     Args:
         extra: recipe files from elsewhere, separated by commas (`--config recipes=FILE,FILE`).
     """
     files = sorted(Path(workflow.basedir, "workflow", "recipes").glob("*.yaml"))
     files += [Path(file) for file in str(extra).split(",") if file]
+    return {file.stem: file for file in files}
+
+
+def read_recipe(file):
+    """Return the plan of a recipe; what is wrong with it ends the run in one line."""
     try:
-        return {file.stem: load_plan(file) for file in files}
+        return load_plan(file)
     except BadInput as error:
         raise WorkflowError(str(error)) from None
 
@@ -88,3 +93,8 @@ def reported_artifacts(wildcards):
 def report_manifest(wildcards):
     """The manifest of the recipe's report."""
     return f"{artifact_path('report', report_key(RECIPES[wildcards.recipe]))}/manifest.json"
+
+
+def recipe_file(wildcards):
+    """The recipe's file."""
+    return str(FILES[wildcards.recipe])

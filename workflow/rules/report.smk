@@ -31,5 +31,7 @@ rule link:
     localrule: True
     container:
         image("workflow")
+    params:
+        recipe=recipe_file,
     shell:
-        "recipe link {wildcards.recipe} 2> {log:q}"
+        "recipe link {params.recipe:q} 2> {log:q}"
