@@ -244,10 +244,10 @@ class _Runner:
             unpack(request.task_binary, folder / "task")
             trial = await Trial.create(self._config(request, folder))
             return _facts(await trial.run(), session, time.monotonic() - started)
-        except (ValueError, OSError, RuntimeError) as error:
+        except Exception as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            # What Harbor or the sandbox could not even begin: recorded, so that the other trials go on.
+            # A trial that Harbor or the sandbox could not even begin is recorded with its reason; the others go on.
             return TrialFacts(
                 messages=session.messages, turns=session.turns, exception=type(error).__name__, message=str(error)
             )

@@ -33,6 +33,7 @@ _READABLE_BYTES = 1500
 
 _PATH = re.compile(r"(?<![\w$/.-])((?:/app|/tmp|\.)?/?[\w.-]+(?:/[\w.-]+)*)(?![\w/])")
 _WRITTEN = re.compile(r"(?:^|[^0-9&>])>>?\s*([/\w][\w./-]*)")
+_PROMPT = re.compile(r"^(\S*@\S*[#$]|[>#$])( |$)")
 _PLAIN_COMMAND = re.compile(r"^[a-z][a-z0-9]{2,}( [^|;&<>()`$\\\n]*)?$")
 
 _START = ("Nothing is done yet.", "The task is clear.", "A fresh terminal is open.")
@@ -117,10 +118,10 @@ def plan_moves(steps: Sequence[str], known: Mapping[str, int], rng: random.Rando
     return [*moves, Move("", "Mark the task complete."), Move("", "Confirm that the task is complete.")]
 
 
-def _has_output(observation: str) -> bool:
-    lines = [line for line in observation.strip().splitlines() if line.strip()]
-    # The heading, the line that was typed and the new prompt are always there.
-    return len(lines) > 3
+def has_output(observation: str) -> bool:
+    """Tell whether a terminal shows more than prompts and what was typed at them."""
+    lines = [line for line in observation.splitlines() if line.strip()]
+    return any(not _PROMPT.match(line) for line in lines if not line.endswith(("Terminal Output:", "Terminal Screen:")))
 
 
 def message(moves: Sequence[Move], turn: int, observation: str, rng: random.Random) -> str:
@@ -141,7 +142,7 @@ def message(moves: Sequence[Move], turn: int, observation: str, rng: random.Rand
     elif not move.keys:
         analysis = "All steps are done."
     else:
-        analysis = rng.choice(_OUTPUT if _has_output(observation) else _QUIET)
+        analysis = rng.choice(_OUTPUT if has_output(observation) else _QUIET)
     answer: dict[str, Any] = {"analysis": analysis, "plan": move.plan}
     if move.keys:
         answer["commands"] = [{"keystrokes": f"{move.keys}\n", "duration": _DURATION_SEC}]

@@ -1,8 +1,9 @@
 # Types keys into a tmux pane and waits until the pane settles; prints a status line, then history and visible screen.
-# Arguments: session, process id of the pane's shell, least and greatest wait in milliseconds, then chunks of keys.
+# Arguments: session, process id of the pane's shell, its terminal, least and greatest wait in milliseconds, then chunks
+# of keys. With the variable `first` set, the first prompt is waited for.
 # Status line: `gone` (the session ended), `busy` (a command still runs) or `idle`.
-session=$1 shell=$2 least=$3 greatest=$4
-shift 4
+session=$1 shell=$2 terminal=$3 least=$4 greatest=$5
+shift 5
 separator='----- visible screen 7d1f -----'
 gone=0 busy=0 screen=x
 
@@ -30,14 +31,20 @@ look() {
 
 capture() {
   screen=$(
-    tmux capture-pane -p -S - -t "$session" \; display-message -p -- "$separator" \; capture-pane -p -t "$session" 2>/dev/null
+    tmux display-message -p -t "$session" '#{pane_title}' \; capture-pane -p -S - -t "$session" \; \
+      display-message -p -- "$separator" \; capture-pane -p -t "$session" 2>/dev/null
     echo x
   )
+  title=${screen%%$'\n'*}
+  screen=${screen#*$'\n'}
 }
+
+# Sets the pane's title through the terminal: once tmux knows the title, it has read all that was written before it.
+stamp() { { printf '\033]2;%s\033\\' "$1" >"$terminal"; } 2>/dev/null; }
 
 # settle MARK LEAST CAPTURE: MARK is the mark before keys were sent, empty when none were.
 settle() {
-  local start pause=.002 seen=''
+  local start pause=.002 stamped=''
   now
   start=$ms
   while :; do
@@ -48,11 +55,18 @@ settle() {
     if ((waits)) && [[ $leader == "$shell" || $((ms - start)) -ge $2 ]] &&
       [[ -z $1 || (-n ${mark#*:} && $mark != "$1") || $((ms - start)) -ge 300 ]]; then
       [[ $3 ]] || return
+      if [[ $stamped != "$mark" ]]; then
+        stamped=$mark
+        stamp "$stamped $start"
+      fi
       capture
-      [[ $mark$screen != "$seen" ]] || return
-      seen=$mark$screen
+      if [[ $title == "$stamped $start" ]]; then
+        look || { gone=1; return; }
+        # A shell may also sleep before its first prompt.
+        if [[ $mark == "$stamped" && (! $first || ${screen#*"$separator"} == *[![:space:]]*x) ]]; then return; fi
+        sleep .01
+      fi
     else
-      seen=''
       sleep $pause
       case $pause in .002) pause=.004 ;; .004) pause=.01 ;; .01) pause=.02 ;; .02) pause=.05 ;; esac
     fi

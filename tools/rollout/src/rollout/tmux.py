@@ -10,7 +10,6 @@ Typing, waiting and looking are one command in the sandbox (`settle.sh`).
 
 from __future__ import annotations
 
-import re
 import shlex
 from importlib.resources import files
 from pathlib import PurePosixPath
@@ -18,28 +17,12 @@ from typing import Any
 
 from harbor.agents.terminus_2.tmux_session import TmuxSession
 
+from rollout.keys import split_keys
+
 _SCRIPT = files("rollout").joinpath("settle.sh").read_text()
 _SEPARATOR = "----- visible screen 7d1f -----\n"
-# A terminal line discipline takes up to about 1.7 kB in one piece. Longer input arrives in pieces, and what arrives
-# while a command runs is echoed a second time: so longer input is typed piece by piece, each when the last was read.
-_CHUNK_BYTES = 1000
 # How long the sandbox may take to answer beyond the wait that was asked for, in seconds.
 _GRACE_SEC = 60.0
-
-
-def split_keys(keys: str, limit: int = _CHUNK_BYTES) -> list[str]:
-    """Split keys at line ends into chunks of at most `limit` UTF-8 bytes; a longer line is a chunk of its own."""
-    chunks: list[str] = []
-    size = 0
-    for line in re.findall(r"[^\n]*\n|[^\n]+", keys):
-        length = len(line.encode())
-        if chunks and size + length <= limit:
-            chunks[-1] += line
-            size += length
-        else:
-            chunks.append(line)
-            size = length
-    return chunks
 
 
 class SettledTmuxSession(TmuxSession):
@@ -54,7 +37,7 @@ class SettledTmuxSession(TmuxSession):
     def __init__(self, *args: Any, settle_sec: float = 10.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._settle_sec = settle_sec
-        self._shell_pid = 0
+        self._shell = ("", "")
         self._alive = True
         self._fresh = False
         self._history = ""
@@ -68,7 +51,7 @@ class SettledTmuxSession(TmuxSession):
             "export TERM=xterm-256color SHELL=/bin/bash; "
             f"tmux new-session {variables}-x {self._pane_width} -y {self._pane_height} -d -s {self._session_name} "
             "'bash --login' && tmux display-message -p -t "
-            f"{self._session_name} '#{{pane_pid}}'"
+            f"{self._session_name} '#{{pane_pid}} #{{pane_tty}}'"
         )
 
     async def start(self) -> None:
@@ -79,11 +62,11 @@ class SettledTmuxSession(TmuxSession):
         """
         # One command in place of three: the start fails by itself where tmux is missing.
         result = await self.environment.exec(self._tmux_start_session, user=self._user)
-        pid = (result.stdout or "").strip()
-        if result.return_code != 0 or not pid.isdigit():
-            raise RuntimeError(f"tmux did not start in the sandbox: {(result.stderr or pid).strip()}")
-        self._shell_pid = int(pid)
-        await self._settle([], 0.0)
+        pid, _, terminal = (result.stdout or "").strip().partition(" ")
+        if result.return_code != 0 or not (pid.isdigit() and terminal):
+            raise RuntimeError(f"tmux did not start in the sandbox: {(result.stderr or result.stdout or '').strip()}")
+        self._shell = (pid, terminal)
+        await self._settle([], 0.0, first=True)
 
     async def stop(self) -> None:
         """Nothing to do: the session ends with its sandbox."""
@@ -122,10 +105,10 @@ class SettledTmuxSession(TmuxSession):
             chunks = []
         await self._settle(chunks, least_sec)
 
-    async def _settle(self, chunks: list[str], least_sec: float) -> None:
+    async def _settle(self, chunks: list[str], least_sec: float, *, first: bool = False) -> None:
         greatest_sec = max(self._settle_sec, least_sec)
-        arguments = [self._session_name, str(self._shell_pid), str(int(least_sec * 1000)), str(int(greatest_sec * 1000))]
-        command = f"set -- {shlex.join([*arguments, *chunks])}\n{_SCRIPT}"
+        arguments = [self._session_name, *self._shell, str(int(least_sec * 1000)), str(int(greatest_sec * 1000))]
+        command = f"first={'1' if first else ''}\nset -- {shlex.join([*arguments, *chunks])}\n{_SCRIPT}"
         result = await self.environment.exec(command, user=self._user, timeout_sec=int(greatest_sec + _GRACE_SEC))
         if result.return_code != 0:
             raise RuntimeError(f"the sandbox did not show its terminal: {(result.stderr or '').strip()}")

@@ -1,0 +1,305 @@
+"""Run the agent terminus-2 on every task of an artifact and record trajectories.
+
+    rollout --tasks results/mix/aaa --teacher reference --date 2026-01-01 --out results/rollout/bbb
+    rollout --tasks results/mix/aaa --endpoint http://localhost:8000/v1 --model qwen3 --date 2026-01-01 --out OUT
+    rollout --tasks results/mix/aaa --endpoint https://api.example.org/v1 --model big --api-key-env EXAMPLE_KEY …
+    rollout --tasks results/mix/aaa --model-dir results/train_sft/ccc --date 2026-01-01 --out OUT
+
+Each trial runs in a sandbox of its own, in a real tmux, and ends with the task's verifier. A run that was killed goes on
+where it was when the same command is given again. Rows are sorted by task and attempt.
+
+other commands (each with --help):
+  rollout reference-teacher   serve the built-in teacher to other harnesses
+  rollout worker              run trials for another program, JSON lines in and out
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact, value_digest, work_dir
+from recipe_core.cli import Parser, add_common, entry, iso_date, positive
+from recipe_core.errors import BadInput
+from recipe_core.progress import progress
+from recipe_core.records import TRAJECTORY_SCHEMA, TableWriter, read_rows
+
+from rollout.outcome import INFRASTRUCTURE
+from rollout.settings import REFERENCE, REFERENCE_ENDPOINT, Endpoint, Sampling, Settings, TrialRequest, requests_for
+
+
+def seconds(text: str) -> float:
+    """Parse a positive number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object such as {{"min_p": 0.05}}')
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = Parser(prog="rollout", description=__doc__)
+    parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact")
+    teacher = parser.add_argument_group("teacher (one of --teacher, --endpoint, --model-dir)")
+    teacher.add_argument("--teacher", choices=[REFERENCE], help="the built-in teacher, which plays reference solutions")
+    teacher.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, ending in /v1")
+    teacher.add_argument("--model", metavar="NAME", help="the model's name there")
+    teacher.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
+    teacher.add_argument("--model-dir", type=Path, metavar="DIR", help="model artifact, served for the time of the run")
+    sampling = parser.add_argument_group("sampling (not for --teacher)")
+    default = Sampling()
+    sampling.add_argument("--temperature", type=float, default=default.temperature, help="default %(default)s")
+    sampling.add_argument("--top-p", type=float, default=default.top_p, help="default %(default)s")
+    sampling.add_argument("--top-k", type=int, default=default.top_k, help="default %(default)s: no limit")
+    sampling.add_argument("--max-tokens", type=positive, default=default.max_tokens, help="of one answer (default %(default)s)")
+    sampling.add_argument("--extra-body", type=json_object, default={}, metavar="JSON", help="further keys of every request")
+    trials = parser.add_argument_group("trials")
+    trials.add_argument("--attempts", type=positive, default=1, metavar="N", help="attempts at each task (default 1)")
+    trials.add_argument("--max-turns", type=positive, default=32, metavar="N", help="answers a trial may take (default 32)")
+    trials.add_argument("--agent-timeout", type=seconds, metavar="S", help="seconds for the agent (default: the task's own)")
+    trials.add_argument("--settle", type=seconds, default=10.0, metavar="S", help="longest wait for a command (default 10 s)")
+    trials.add_argument("--request-timeout", type=seconds, default=300.0, metavar="S", help="of one request (default 300 s)")
+    trials.add_argument("--retries", type=int, default=2, metavar="N", help="of a trial after an infrastructure error (default 2)")
+    trials.add_argument("--concurrency", type=positive, default=4, metavar="N", help="trials at a time (default 4)")
+    trials.add_argument(
+        "--backend", choices=["auto", "apptainer", "bubblewrap"], default="auto", help="of the sandbox (default auto)"
+    )
+    add_common(parser)
+    parser.add_argument("--date", type=iso_date, required=True, help="recorded in every row")
+    return parser
+
+
+def endpoint_of(args: argparse.Namespace) -> Endpoint:
+    """Return the endpoint that the flags name; for `--model-dir` it has no URL yet.
+
+    Raises:
+        BadInput: none or several teachers, or flags that do not belong together.
+    """
+    chosen = [flag for flag in ("--teacher", "--endpoint", "--model-dir") if getattr(args, flag[2:].replace("-", "_"))]
+    if len(chosen) != 1:
+        given = " and ".join(chosen) or "none of them"
+        raise BadInput(f"expected one of --teacher, --endpoint, --model-dir; got {given}")
+    for flag, value in (("--model", args.model), ("--api-key-env", args.api_key_env)):
+        if value and not args.endpoint:
+            raise BadInput(f"{flag} belongs to --endpoint, not to {chosen[0]}; leave it out")
+    if args.teacher:
+        return REFERENCE_ENDPOINT
+    if args.endpoint and not args.model:
+        raise BadInput("--endpoint needs --model, the model's name there")
+    if args.endpoint and not args.endpoint.startswith(("http://", "https://")):
+        raise BadInput(f"--endpoint {args.endpoint!r}: expected a URL such as http://localhost:8000/v1")
+    return Endpoint(
+        model=args.model or args.model_dir.name,
+        base_url=args.endpoint or "",
+        provider="openai-compatible" if args.endpoint else "vllm",
+        api_key_env=args.api_key_env,
+        sampling=Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens),
+        extra_body=args.extra_body,
+        request_timeout_sec=args.request_timeout,
+    )
+
+
+def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
+    """Return what decides the rows, for the manifest."""
+    common = {
+        "attempts": args.attempts,
+        "max_turns": args.max_turns,
+        "agent_timeout_sec": args.agent_timeout,
+        "settle_sec": args.settle,
+        "date": args.date,
+    }
+    if endpoint.is_reference:
+        return {**common, "teacher": REFERENCE}
+    return {
+        **common,
+        "endpoint": endpoint.base_url or None,
+        "model": endpoint.model if endpoint.base_url else None,
+        "sampling": dataclasses.asdict(endpoint.sampling),
+        "extra_body": dict(endpoint.extra_body),
+    }
+
+
+def check_tasks(path: Path, *, solution: bool) -> list[str]:
+    """Read all tasks once and return their ids; BadInput for the first that cannot be run."""
+    from rollout.engine import checked_files
+
+    ids = []
+    for row in read_rows(path):
+        checked_files(requests_for(row, 1)[0], solution=solution)
+        ids.append(row["task_id"])
+    if len(set(ids)) != len(ids):
+        twice = next(task_id for task_id, n in Counter(ids).items() if n > 1)
+        raise BadInput(f"{path}: task {twice} occurs more than once; make the rows distinct and ask for --attempts")
+    return ids
+
+
+@contextlib.contextmanager
+def served(endpoint: Endpoint, model_dir: Path | None) -> Iterator[Endpoint]:
+    """Yield the endpoint, with a model server behind it while the block runs where a model folder was given."""
+    if model_dir is None:
+        yield endpoint
+        return
+    from serve.client import ModelServer
+
+    with ModelServer(model_dir) as server:
+        yield dataclasses.replace(endpoint, base_url=server.base_url, model=server.model)
+
+
+def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint, writer: ArtifactWriter) -> None:
+    """Run what is not finished yet and fill the artifact."""
+    from rollout import engine
+
+    path = tasks.data("tasks.parquet")
+    ids = check_tasks(path, solution=endpoint.is_reference)
+    run_id = value_digest({key: writer.fingerprint[key] for key in ("parameters", "seed", "inputs")})[:16]
+    settings = Settings(
+        seed=args.seed,
+        date=args.date,
+        run_id=run_id,
+        concurrency=args.concurrency,
+        max_turns=args.max_turns,
+        agent_timeout_sec=args.agent_timeout,
+        trial_retries=max(args.retries, 0),
+        settle_sec=args.settle,
+        backend=args.backend,
+    )
+    work = work_dir(args.out, writer.fingerprint)
+    total = len(ids) * args.attempts
+    classes: Counter[str] = Counter()
+    started = time.monotonic()
+
+    def requests() -> Iterator[TrialRequest]:
+        for row in read_rows(path):
+            yield from requests_for(row, args.attempts)
+
+    with progress(total, "rollout") as bar:
+
+        def finished(row: Mapping[str, Any]) -> None:
+            classes[row["error_class"] or "none"] += 1
+            bar.advance()
+
+        with served(endpoint, args.model_dir) as ready:
+            asyncio.run(engine.run_each(requests(), ready, settings, work, finished))
+    elapsed = time.monotonic() - started
+    names = [f"{task_id}__{attempt}" for task_id in sorted(ids) for attempt in range(args.attempts)]
+    if total and classes[INFRASTRUCTURE] == total:
+        message = _forget(work, names)
+        raise BadInput(f"all {total} trials failed outside the model, the first with: {message}; nothing was published")
+    turns = 0
+    with TableWriter(writer.path("trajectories.parquet"), TRAJECTORY_SCHEMA) as table:
+        for name in names:
+            row = engine.finished_row(work, name)
+            assert row is not None  # run_each returns when every trial is finished
+            turns += row["turns"]
+            table.write(row)
+    writer.count(rows_in=total, rows_out=total)
+    writer.provenance(
+        trials_per_minute=round(total / elapsed * 60, 1), turns=turns, error_classes=dict(sorted(classes.items()))
+    )
+    if classes[INFRASTRUCTURE]:
+        print(f"rollout: {classes[INFRASTRUCTURE]} of {total} trials failed outside the model", file=sys.stderr)
+
+
+def _forget(work: Path, names: Sequence[str]) -> str:
+    """Remove the finished trials, so that the next run tries them again; return the first one's error."""
+    from rollout import engine
+
+    row = engine.finished_row(work, names[0])
+    for name in names:
+        engine.trial_path(work, name).unlink(missing_ok=True)
+    return str(row["error_message"]) if row else ""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check the flags, then run the trials and publish the artifact."""
+    endpoint = endpoint_of(args)
+    tasks = open_artifact(args.tasks)
+    inputs: dict[str, Artifact] = {"tasks": tasks}
+    if args.model_dir:
+        inputs["model"] = open_artifact(args.model_dir)
+    with ArtifactWriter(
+        args.out,
+        stage="rollout",
+        params=parameters(args, endpoint),
+        seed=args.seed,
+        inputs=inputs,
+        tier="T1" if endpoint.is_reference else "T2",
+        package=["rollout", "sandbox"],
+    ) as writer:
+        if not writer.up_to_date:
+            write_artifact(args, tasks, endpoint, writer)
+
+
+def build_worker_parser() -> argparse.ArgumentParser:
+    """Return the parser of `rollout worker`."""
+    from rollout import worker
+
+    return Parser(prog="rollout worker", description=worker.__doc__)
+
+
+def run_worker(args: argparse.Namespace) -> None:
+    """Answer requests on standard input."""
+    from rollout import worker
+
+    worker.serve(sys.stdin)
+
+
+def build_teacher_parser() -> argparse.ArgumentParser:
+    """Return the parser of `rollout reference-teacher`."""
+    from rollout import server
+
+    parser = Parser(prog="rollout reference-teacher", description=server.__doc__)
+    parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=8199, help="port to listen on (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of looks and mistakes (default 0)")
+    return parser
+
+
+def run_teacher(args: argparse.Namespace) -> None:
+    """Serve the built-in teacher."""
+    from rollout import server
+
+    server.serve(args.tasks, args.host, args.port, args.seed)
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str] | None], None]] = {
+    "worker": entry(build_worker_parser, run_worker),
+    "reference-teacher": entry(build_teacher_parser, run_teacher),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in _COMMANDS:
+        _COMMANDS[words[0]](words[1:])
+    else:
+        entry(build_parser, run)(words)
+
+
+if __name__ == "__main__":
+    main()
