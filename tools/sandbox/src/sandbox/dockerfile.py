@@ -129,7 +129,7 @@ def parse(files: Mapping[str, TaskFile]) -> list[Workdir | Env | Copy | Run] | N
             raise BadInput(f"{where}: {keyword}: not supported; a task's environment may use {_KNOWN}")
         if not rest:
             raise BadInput(f"{where}: {keyword} without arguments")
-        if rest.startswith("--") or "<<" in rest and keyword == "COPY":
+        if rest.startswith("--") or ("<<" in rest and keyword == "COPY"):
             raise BadInput(f"{where}: {keyword} {rest.split()[0]}: flags and here-documents are not supported")
         steps.append(_step(keyword, rest, where))
     if not begun:

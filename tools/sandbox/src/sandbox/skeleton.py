@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe_core.errors import BadInput
 from sandbox.model import Limits
 
 WORK_FOLDER = "/app"
@@ -17,14 +18,16 @@ HOSTNAME = "sandbox"
 PYTHON = "/opt/python"
 AGENT = "/opt/sandbox/agent.py"
 # Mounted apart from the root: size in bytes.
-SMALL_WRITABLE = {"/usr/local": 64 << 20, "/dev/shm": 64 << 20}  # noqa: S108
+SMALL_WRITABLE = {"/usr/local": 64 << 20, "/dev/shm": 64 << 20}
 SYMLINKS = {"/bin": "usr/bin", "/sbin": "usr/sbin", "/lib": "usr/lib", "/lib64": "usr/lib64"}
 # Of the host's /etc only what programs in /usr need to be found.
 HOST_ETC = ("/etc/alternatives", "/etc/ld.so.cache")
 # In /proc, what the owner of the host's files may write although a user namespace has no right to it.
 PROC_READ_ONLY = ("/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/sysrq-trigger")
 # Powers over the sandbox's own files and users; nothing that reaches mounts, the network or the kernel.
-CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL")
+CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_FOWNER": 3, "CAP_FSETID": 4, "CAP_KILL": 5}
+# Empty files cost kernel memory that no size limit counts.
+MAX_FILES = 262_144
 
 _FOLDERS = {
     "/etc": 0o755,
@@ -83,12 +86,16 @@ class HostPython:
     """The host's interpreter, without what is installed beside its standard library.
 
     Attributes:
+        prefix: its folder on the host.
+        name: its file name, such as `python3.12`.
         binds: host path -> place in the sandbox, all read-only.
         links: place in the sandbox -> link target.
         hidden: places in the sandbox to cover with an empty folder.
         libraries: whether the interpreter needs `LD_LIBRARY_PATH` to find its shared library where it now lies.
     """
 
+    prefix: Path
+    name: str
     binds: dict[str, str]
     links: dict[str, str]
     hidden: tuple[str, ...]
@@ -96,12 +103,16 @@ class HostPython:
 
 
 def host_python() -> HostPython:
-    """Describe the running interpreter (behind its virtual environment) as the sandbox's `python3`."""
+    """Describe the running interpreter (behind its virtual environment) as the sandbox's `python3`.
+
+    Raises:
+        BadInput: it does not lie where interpreters do, so that it cannot be moved.
+    """
     prefix = Path(os.path.realpath(sys.base_prefix))
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     program = prefix / "bin" / name
     if not program.exists():
-        program = Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+        raise BadInput(f"{program}: not there; the sandbox needs a Python installed the usual way (bin/, lib/)")
     binds = {str(program): f"{PYTHON}/bin/{name}"}
     hidden = []
     for folder in sorted({"lib", sys.platlibdir}):
@@ -118,7 +129,7 @@ def host_python() -> HostPython:
     if shared:
         binds[str(library)] = f"{PYTHON}/lib/{library.name}"
     links = {f"{PYTHON}/bin/python3": name, f"{PYTHON}/bin/python": name}
-    return HostPython(binds, links, tuple(hidden), shared)
+    return HostPython(prefix, name, binds, links, tuple(hidden), shared)
 
 
 def base_env(python: HostPython) -> dict[str, str]:
@@ -164,6 +175,6 @@ def init_request(limits: Limits, cpus: list[int]) -> dict[str, Any]:
 
 
 def per_namespace_nproc() -> bool:
-    """Tell whether the kernel counts RLIMIT_NPROC per user namespace (Linux 5.14), not over all the user's processes."""
+    """Tell whether the kernel counts RLIMIT_NPROC per user namespace, not over all the user's processes (5.14)."""
     major, minor = (int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2])
     return (major, minor) >= (5, 14)

@@ -56,7 +56,7 @@ def timeouts(files: Mapping[str, TaskFile]) -> tuple[float, float]:
         config = tomllib.loads(files["task.toml"].content.decode()) if "task.toml" in files else {}
         found = [float(config.get(name, {}).get("timeout_sec", DEFAULT_TIMEOUT_SEC)) for name in ("agent", "verifier")]
     except (AttributeError, TypeError, ValueError):
-        raise BadInput("task.toml: cannot be read; expected [agent] and [verifier] with timeout_sec in seconds") from None
+        raise BadInput("task.toml: cannot be read; expected [agent] and [verifier] with timeout_sec") from None
     return found[0], found[1]
 
 

@@ -1,3 +1,5 @@
+# ruff: noqa: PTH110, PTH123, PTH208
+# Four times a second for every process: plain system calls.
 """Watches sandboxes from outside: one thread looks at /proc four times a second and kills what is over its limits.
 
 A thread, not a task of the event loop: it must look in time even when the loop is busy with something else.
@@ -14,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sandbox.model import Limits
+from sandbox.skeleton import MAX_FILES
 
 INTERVAL_SEC = 0.25
-# Empty files cost kernel memory that no size limit counts.
-MAX_FILES = 262_144
 
 
 class Usage(NamedTuple):
@@ -48,7 +49,7 @@ def children(pid: int) -> list[int]:
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as stream:
                 found += map(int, stream.read().split())
     except (FileNotFoundError, ProcessLookupError):
-        if not os.path.exists("/proc/self/task/%d/children" % threading.get_native_id()):
+        if not os.path.exists(f"/proc/self/task/{threading.get_native_id()}/children"):
             return _children_by_scan(pid)
     return found
 
