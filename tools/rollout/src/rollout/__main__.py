@@ -5,8 +5,8 @@
     rollout --tasks results/mix/aaa --endpoint https://api.example.org/v1 --model big --api-key-env EXAMPLE_KEY …
     rollout --tasks results/mix/aaa --model-dir results/train_sft/ccc --date 2026-01-01 --out OUT
 
-Each trial runs in a sandbox of its own, in a real tmux, and ends with the task's verifier. A run that was killed goes on
-where it was when the same command is given again. Rows are sorted by task and attempt.
+Each trial runs in a sandbox of its own, in a real tmux, and ends with the task's verifier. A run that was killed goes
+on where it was when the same command is given again. Rows are sorted by task and attempt.
 
 other commands (each with --help):
   rollout reference-teacher   serve the built-in teacher to other harnesses
@@ -32,7 +32,6 @@ from recipe_core.cli import Parser, add_common, entry, iso_date, positive
 from recipe_core.errors import BadInput
 from recipe_core.progress import progress
 from recipe_core.records import TRAJECTORY_SCHEMA, TableWriter, read_rows
-
 from rollout.outcome import INFRASTRUCTURE
 from rollout.settings import REFERENCE, REFERENCE_ENDPOINT, Endpoint, Sampling, Settings, TrialRequest, requests_for
 
@@ -74,15 +73,29 @@ def build_parser() -> argparse.ArgumentParser:
     sampling.add_argument("--temperature", type=float, default=default.temperature, help="default %(default)s")
     sampling.add_argument("--top-p", type=float, default=default.top_p, help="default %(default)s")
     sampling.add_argument("--top-k", type=int, default=default.top_k, help="default %(default)s: no limit")
-    sampling.add_argument("--max-tokens", type=positive, default=default.max_tokens, help="of one answer (default %(default)s)")
-    sampling.add_argument("--extra-body", type=json_object, default={}, metavar="JSON", help="further keys of every request")
+    sampling.add_argument(
+        "--max-tokens", type=positive, default=default.max_tokens, help="of one answer (default %(default)s)"
+    )
+    sampling.add_argument(
+        "--extra-body", type=json_object, default={}, metavar="JSON", help="further keys of every request"
+    )
     trials = parser.add_argument_group("trials")
     trials.add_argument("--attempts", type=positive, default=1, metavar="N", help="attempts at each task (default 1)")
-    trials.add_argument("--max-turns", type=positive, default=32, metavar="N", help="answers a trial may take (default 32)")
-    trials.add_argument("--agent-timeout", type=seconds, metavar="S", help="seconds for the agent (default: the task's own)")
-    trials.add_argument("--settle", type=seconds, default=10.0, metavar="S", help="longest wait for a command (default 10 s)")
-    trials.add_argument("--request-timeout", type=seconds, default=300.0, metavar="S", help="of one request (default 300 s)")
-    trials.add_argument("--retries", type=int, default=2, metavar="N", help="of a trial after an infrastructure error (default 2)")
+    trials.add_argument(
+        "--max-turns", type=positive, default=32, metavar="N", help="answers a trial may take (default 32)"
+    )
+    trials.add_argument(
+        "--agent-timeout", type=seconds, metavar="S", help="seconds for the agent (default: the task's own)"
+    )
+    trials.add_argument(
+        "--settle", type=seconds, default=10.0, metavar="S", help="longest wait for a command (default 10 s)"
+    )
+    trials.add_argument(
+        "--request-timeout", type=seconds, default=300.0, metavar="S", help="of one request (default 300 s)"
+    )
+    trials.add_argument(
+        "--retries", type=int, default=2, metavar="N", help="of a trial after an infrastructure error (default 2)"
+    )
     trials.add_argument("--concurrency", type=positive, default=4, metavar="N", help="trials at a time (default 4)")
     trials.add_argument(
         "--backend", choices=["auto", "apptainer", "bubblewrap"], default="auto", help="of the sandbox (default auto)"

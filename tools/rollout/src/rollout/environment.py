@@ -1,4 +1,6 @@
-"""Harbor's environment interface over the rootless sandbox; for Harbor's command line too (`-e rollout.environment:SandboxEnvironment`).
+"""Harbor's environment interface over the rootless sandbox.
+
+It serves Harbor's own command line too: `harbor run -e rollout.environment:SandboxEnvironment …`.
 
 The sandbox has no network. Tasks that ask for `no-network` get exactly that; tasks that do not care get it too.
 """
@@ -12,6 +14,7 @@ from typing import Any, override
 from harbor.environments.base import BaseEnvironment, ExecResult
 from harbor.environments.capabilities import EnvironmentCapabilities, EnvironmentResourceCapabilities
 from harbor.environments.definition import DOCKERFILE_NAME
+
 from recipe_core.tasks import TaskFile, read_folder
 from sandbox import Limits, Sandbox
 

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from recipe_core.errors import BadInput
 from recipe_core.seeds import row_seed
-
 from rollout.outcome import INFRASTRUCTURE, Turn
 from rollout.settings import Endpoint
 
@@ -237,9 +236,7 @@ class Gateway:
         limit: int | None = self.endpoint.sampling.max_tokens
         repetitions = 0
         while True:
-            payload = request_payload(
-                self.endpoint, messages, seed=seed, extensions=self.extensions, max_tokens=limit
-            )
+            payload = request_payload(self.endpoint, messages, seed=seed, extensions=self.extensions, max_tokens=limit)
             retry_after = None
             try:
                 reply = await self._upstream.send(payload, session.key)
@@ -347,7 +344,9 @@ async def probe(endpoint: Endpoint, upstream: HttpUpstream, sleep: Callable[[flo
         await sleep(backoff_seconds(attempt, endpoint.backoff_sec, None))
     assert reply is not None  # the loop ends early or raises
     if reply.status in (401, 403):
-        raise BadInput(f"--endpoint {where}: refused the key ({reply.status}); set it and name its variable: --api-key-env")
+        raise BadInput(
+            f"--endpoint {where}: refused the key ({reply.status}); set it and name its variable: --api-key-env"
+        )
     if reply.status in (404, 405):
         return False
     try:

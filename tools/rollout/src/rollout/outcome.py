@@ -10,9 +10,10 @@ AGENT = "terminus-2"
 INFRASTRUCTURE = "infrastructure"
 ERROR_CLASSES = ("timeout", "parse", "context", "output_length", INFRASTRUCTURE)
 
-# What Harbor calls a verifier that gave no usable reward. Tasks are validated before use, so the agent brought it about
-# (it broke a tool the verifier needs, or wrote code that never ends): that is a failure of the agent, reward 0.
-_VERIFIER_FAILURES = (
+# A verifier that gave no usable reward, and a sandbox that went over its limits. Tasks are validated before use, so the
+# agent brought it about (it broke a tool the verifier needs, or wrote code that never ends): its failure, reward 0.
+_AGENT_FAILURES = (
+    "SandboxKilled",
     "VerifierTimeoutError",
     "RewardFileNotFoundError",
     "RewardFileEmptyError",
@@ -65,16 +66,18 @@ def classify(facts: TrialFacts) -> tuple[str | None, str | None]:
         return INFRASTRUCTURE, facts.failed_request
     if facts.exception == "AgentTimeoutError":
         return "timeout", facts.message
-    if facts.exception and facts.exception not in _VERIFIER_FAILURES:
+    if facts.exception and facts.exception not in _AGENT_FAILURES:
         return INFRASTRUCTURE, f"{facts.exception}: {facts.message}"
     note = f"{facts.exception}: {facts.message}" if facts.exception else None
+    last = facts.turns[-1] if facts.turns else Turn("")
+    error_class, why = None, None
     if facts.ended == "context":
-        return "context", note or "the conversation no longer fits the model's context"
-    if facts.turns and facts.turns[-1].finish_reason == "length":
-        return "output_length", note or "the last answer was cut at the most tokens allowed"
-    if facts.turns and not facts.turns[-1].parses:
-        return "parse", note or "the last answer was not in terminus-2's format"
-    return None, note
+        error_class, why = "context", "the conversation no longer fits the model's context"
+    elif last.finish_reason == "length":
+        error_class, why = "output_length", "the last answer was cut at the most tokens allowed"
+    elif not last.parses:
+        error_class, why = "parse", "the last answer was not in terminus-2's format"
+    return error_class, note or why
 
 
 def final_reward(facts: TrialFacts, error_class: str | None) -> float | None:

@@ -1,9 +1,9 @@
 """The built-in teacher: plays a task's reference solution as if it worked the task out.
 
-It speaks terminus-2's JSON protocol, one step of `solution/solve.sh` a turn. Some steps look before they act, some first
-go wrong and are put right in the next turn, and the task is declared complete twice, as terminus-2 asks. What it says
-depends on the task, the attempt, the seed and the number of answers so far, so it keeps no state between requests. It is
-labelled in every row: model `reference`, provider `builtin`, trace source `reference`.
+It speaks terminus-2's JSON protocol, one step of `solution/solve.sh` a turn. Some steps look before they act, some
+first go wrong and are put right in the next turn, and the task is declared complete twice, as terminus-2 asks. What it
+says depends on the task, the attempt, the seed and the number of answers so far, so it keeps no state between requests.
+It is labelled in every row: model `reference`, provider `builtin`, trace source `reference`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 from recipe_core.errors import BadInput
 from recipe_core.seeds import row_random
 from recipe_core.tasks import TaskFile
-
 from rollout.gateway import Reply, TrialKey
 from rollout.settings import REFERENCE
 from rollout.solution import carry_files, preparations, split_script
 
 _DURATION_SEC = 0.1
 _LOOK_PROBABILITY = 0.35
-_MISTAKE_PROBABILITY = 0.4
+# Low, since a student learns the slips as well as the recoveries.
+_MISTAKE_PROBABILITY = 0.25
 _CHECK_PROBABILITY = 0.5
 # Larger files scroll a terminal away; a person would not print them to look at them.
 _READABLE_BYTES = 1500
@@ -41,6 +41,8 @@ _QUIET = ("The last command gave no error.", "That worked.", "No error so far.")
 _OUTPUT = ("The output is as expected.", "The terminal shows what I need.", "Now I know more.")
 _LOOKS = ("Look before changing anything.", "Check what is there first.", "Inspect the files first.")
 _ACTS = ("Run the next step.", "Do the next step.", "Continue with the solution.")
+_FIRST = "Run the first step."
+_READ = "Read the file first."
 _CHECKS = ("Check the result.", "Look at what was written.")
 
 
@@ -83,35 +85,37 @@ def misspell(word: str, rng: random.Random) -> str:
     return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
 
-def mistake(step: str, known: Mapping[str, int], rng: random.Random) -> Move | None:
-    """Return a harmless wrong first try at a step, or None where it could change something.
+def mistake(step: str, known: Mapping[str, int], rng: random.Random) -> list[Move]:
+    """Return a harmless wrong try before a step, with what puts it right short of the step itself; empty if none fits.
 
     Only a plain command is misspelled: with a redirection even a command that does not exist empties a file.
     """
-    if paths := named_paths(step, known):
-        if rng.random() < 0.5:
-            return Move(f"cat {misspell(paths[0].rsplit('.', 1)[0], rng)}", "Read the file first.", fails=True)
+    readable = [path for path in named_paths(step, known) if known[path.rsplit("/", 1)[-1]] <= _READABLE_BYTES]
+    if readable and rng.random() < 0.5:
+        folder, slash, name = readable[0].rpartition("/")
+        stem, dot, suffix = name.partition(".")
+        wrong = f"cat {folder}{slash}{misspell(stem, rng)}{dot}{suffix}"
+        return [Move(wrong, _READ, fails=True), Move(f"cat {readable[0]}", "Read it under its right name.")]
     if _PLAIN_COMMAND.match(step):
         word, _, rest = step.partition(" ")
-        return Move(f"{misspell(word, rng)} {rest}".strip(), rng.choice(_ACTS), fails=True)
-    return None
+        return [Move(f"{misspell(word, rng)} {rest}".strip(), rng.choice(_ACTS), fails=True)]
+    return []
 
 
 def plan_moves(steps: Sequence[str], known: Mapping[str, int], rng: random.Random) -> list[Move]:
     """Return all turns for a solution: its steps with looks, mistakes and a check among them, then two to finish."""
     moves: list[Move] = []
-    if rng.random() < _LOOK_PROBABILITY:
-        moves.append(Move("ls -A", rng.choice(_LOOKS)))
     may_err = rng.random() < _MISTAKE_PROBABILITY
-    for step in steps:
-        if rng.random() < _LOOK_PROBABILITY:
-            command = look_command(step, known)
-            if command not in [move.keys for move in moves]:
-                moves.append(Move(command, rng.choice(_LOOKS)))
-        if may_err and (wrong := mistake(step, known, rng)):
-            moves.append(wrong)
-            may_err = False
-        moves.append(Move(step, rng.choice(_ACTS)))
+    for position, step in enumerate(steps):
+        seen = {move.keys for move in moves}
+        extra: list[Move] = []
+        if may_err:
+            extra = mistake(step, known, rng)
+            may_err = not extra
+        if not extra and rng.random() < _LOOK_PROBABILITY:
+            extra = [Move(look_command(step, known), rng.choice(_LOOKS))]
+        moves += [move for move in extra if move.keys not in seen]
+        moves.append(Move(step, rng.choice(_ACTS) if position else _FIRST))
     written = [path for step in steps for path in _WRITTEN.findall(step.split("\n", 1)[0])]
     if written and rng.random() < _CHECK_PROBABILITY:
         moves.append(Move(f"tail -n 5 {written[-1]}", rng.choice(_CHECKS)))
@@ -134,15 +138,18 @@ def message(moves: Sequence[Move], turn: int, observation: str, rng: random.Rand
         rng: for the wording.
     """
     move = moves[min(turn, len(moves) - 1)]
+    last = moves[min(turn, len(moves)) - 1]
     if turn == 0:
         analysis = rng.choice(_START)
-    elif moves[min(turn, len(moves)) - 1].fails:
+    elif last.fails:
         missing = "No such file" in observation
-        analysis = "There is no such file." if missing else "That command does not exist; I mistyped it."
+        analysis = "There is no such file; I mistyped its name." if missing else "No such command; I mistyped it."
     elif not move.keys:
         analysis = "All steps are done."
     else:
-        analysis = rng.choice(_OUTPUT if has_output(observation) else _QUIET)
+        # Typed text of several lines fills the screen without being output.
+        shown = "\n" not in last.keys and has_output(observation)
+        analysis = rng.choice(_OUTPUT if shown else _QUIET)
     answer: dict[str, Any] = {"analysis": analysis, "plan": move.plan}
     if move.keys:
         answer["commands"] = [{"keystrokes": f"{move.keys}\n", "duration": _DURATION_SEC}]

@@ -14,7 +14,6 @@ from recipe_core.artifact import open_artifact
 from recipe_core.errors import BadInput
 from recipe_core.records import read_rows
 from recipe_core.tasks import TaskFile, read_files
-
 from rollout.gateway import TrialKey
 from rollout.reference import ReferenceUpstream
 from rollout.settings import REFERENCE
@@ -57,7 +56,9 @@ def application(
         return web.json_response({"error": {"message": message, "type": "invalid_request_error"}}, status=400)
 
     async def models(_: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": REFERENCE, "object": "model", "owned_by": "rollout"}]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": REFERENCE, "object": "model", "owned_by": "rollout"}]}
+        )
 
     async def complete(request: web.Request) -> web.Response:
         try:

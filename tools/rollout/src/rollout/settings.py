@@ -30,7 +30,7 @@ class Endpoint:
     """Where completions come from.
 
     Args:
-        model: the model's name there, recorded in every row; `reference` with an empty `base_url` is the built-in teacher.
+        model: the model's name there, recorded in every row; `reference` without `base_url` is the built-in teacher.
         base_url: an OpenAI-compatible URL that ends in `/v1`.
         provider: recorded in every row as `model_provider`.
         api_key_env: name of the environment variable that holds the key; the key itself is never stored.

@@ -3,8 +3,8 @@
 A request: `{"tasks": FILE, "trials": [{"task_id": …, "attempt": …, "seed": …}], "endpoint": {…}, "settings": {…},
 "work": DIR, "out": FILE}`. `tasks` is a tasks.parquet; `trials` may be left out for attempt 0 of every task; `endpoint`
 and `settings` are the fields of :class:`rollout.settings.Endpoint` and :class:`rollout.settings.Settings`; `work` keeps
-finished trials and may be left out. The answer is `{"rows": [...]}`, or `{"file": FILE}` when `out` names a file to hold
-the rows as JSON lines, or `{"error": "one line"}` for bad input, after which the worker takes the next request.
+finished trials and may be left out. The answer is `{"rows": [...]}`, or `{"file": FILE}` when `out` names a file to
+hold the rows as JSON lines, or `{"error": "one line"}` for bad input, after which the worker takes the next request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any, TextIO
 from recipe_core.artifact import write_atomically
 from recipe_core.errors import BadInput
 from recipe_core.records import read_rows
-
 from rollout.engine import run_trials
 from rollout.settings import Endpoint, Settings, TrialRequest, from_json
 
