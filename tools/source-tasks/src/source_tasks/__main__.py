@@ -1,0 +1,3 @@
+from source_tasks.cli import main
+
+main()

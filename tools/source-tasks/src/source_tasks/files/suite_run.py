@@ -1,0 +1,118 @@
+"""Run a package's own tests on its code in /app and report or judge the outcome.
+
+`run.py suite.json` prints a JSON report; `run.py suite.json expected.json` exits with 0 if no test fails, at least as
+many ran as expected and the tests that used to fail are among those that passed, else with 1.
+
+The tests run in a child process with a time limit. A report counts only with the token that the child reads before it
+imports the code, so that code which ends the process early does not pass. The hash seed is fixed: what a faulty program
+prints must not depend on the order of a set.
+"""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+
+TIME_LIMIT_SEC = 10
+
+CHILD = r"""
+import io
+import json
+import os
+import re
+import sys
+import unittest
+
+token = sys.stdin.readline().strip()
+suite = json.loads(sys.argv[1])
+report = os.dup(1)
+os.dup2(2, 1)
+# Tests open their fixtures below the folder that holds the tests, as they do in the package's own repository.
+os.chdir(suite["tests"])
+sys.path.insert(0, suite["code"])
+
+
+class Result(unittest.TestResult):
+    def __init__(self):
+        super().__init__()
+        self.passed = []
+        self.failed = {}
+
+    def addSuccess(self, test):
+        self.passed.append(test.id())
+
+    def note(self, test, error):
+        lines = str(error[1]).strip().splitlines() or [""]
+        text = "%s: %s" % (error[0].__name__, lines[0])
+        # Addresses differ from run to run.
+        self.failed[test.id()] = re.sub(r"0x[0-9a-f]{6,}", "0x...", text)[:300]
+
+    def addFailure(self, test, error):
+        self.note(test, error)
+
+    def addError(self, test, error):
+        self.note(test, error)
+
+    def addSubTest(self, test, subtest, error):
+        if error is not None:
+            self.note(test, error)
+
+    def addUnexpectedSuccess(self, test):
+        self.failed[test.id()] = "unexpected success"
+
+
+result = Result()
+loader = unittest.TestLoader()
+tests = loader.discover(suite["start"], pattern=suite["pattern"], top_level_dir=suite["top"])
+tests.run(result)
+passed = sorted(set(result.passed) - set(result.failed))
+outcome = {"token": token, "ran": result.testsRun, "passed": passed, "failed": result.failed}
+os.write(report, b"\n" + json.dumps(outcome).encode() + b"\n")
+"""
+
+
+def run_suite(suite):
+    """Return `{"ran", "passed", "failed"}`, or `{"error"}` if the tests did not finish."""
+    token = secrets.token_hex(16)
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "TZ": "UTC"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    command = [sys.executable, "-c", CHILD, json.dumps(suite)]
+    try:
+        done = subprocess.run(
+            command, input=token + "\n", capture_output=True, text=True, timeout=TIME_LIMIT_SEC, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": "the tests do not finish"}
+    lines = done.stdout.splitlines()
+    try:
+        outcome = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        return {"error": "the tests do not run to their end"}
+    if not isinstance(outcome, dict) or outcome.pop("token", None) != token:
+        return {"error": "the tests do not run to their end"}
+    return outcome
+
+
+def solved(outcome, expected):
+    """Tell whether an outcome is that of the repaired package."""
+    if "error" in outcome or outcome["failed"]:
+        return False
+    return outcome["ran"] >= expected["ran"] and set(expected["failed"]) <= set(outcome["passed"])
+
+
+def main(argv):
+    """Report (one argument) or judge (two arguments)."""
+    with open(argv[1], encoding="utf-8") as file:
+        outcome = run_suite(json.load(file))
+    if len(argv) == 2:
+        print(json.dumps(outcome))
+        return 0
+    with open(argv[2], encoding="utf-8") as file:
+        expected = json.load(file)
+    print(outcome.get("error") or json.dumps(outcome["failed"], indent=1))
+    return 0 if solved(outcome, expected) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
