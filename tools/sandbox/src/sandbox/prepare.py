@@ -73,8 +73,8 @@ def bind(source, target, read_only):
 def make_read_only(target):
     """Remount one mount read-only, keeping the flags that a user namespace must not take away."""
     state = os.statvfs(target).f_flag
-    flags = ((os.ST_NOSUID, MS_NOSUID), (os.ST_NODEV, MS_NODEV), (os.ST_NOEXEC, MS_NOEXEC))
-    flags += ((os.ST_NOATIME, MS_NOATIME), (os.ST_RELATIME, MS_RELATIME))
+    flags = [(os.ST_NOSUID, MS_NOSUID), (os.ST_NODEV, MS_NODEV), (os.ST_NOEXEC, MS_NOEXEC)]
+    flags += [(os.ST_NOATIME, MS_NOATIME), (os.ST_RELATIME, MS_RELATIME)]
     kept = sum(flag for seen, flag in flags if state & seen)
     mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | kept)
 
