@@ -7,6 +7,7 @@ fine-tuning columns for trajectories.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,27 +67,39 @@ def with_reason(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field("reason", pa.string()))
 
 
+def read_schema(path: Path) -> pa.Schema:
+    """Return the columns of a Parquet file; raises BadInput when it is missing, truncated or not Parquet."""
+    with _readable(path), pq.ParquetFile(path) as file:
+        return file.schema_arrow
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what an unreadable Parquet file raises into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; build the artifact that should hold it") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(
+            f"{path}: truncated or not a Parquet file ({reason}); delete its artifact and rebuild it"
+        ) from None
+
+
 def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Stream a Parquet file.
 
     Raises:
         BadInput: the file is missing, truncated, not Parquet, or lacks one of `columns`.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            known = file.schema_arrow.names
-            for name in columns or ():
-                if name not in known:
-                    hint = nearest(name, known) or f"; it has {', '.join(known)}"
-                    raise BadInput(f"{path}: no column {name!r}{hint}")
-            yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns) if columns else None)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; build the artifact that should hold it") from None
-    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(
-            f"{path}: truncated or not a Parquet file ({reason}); delete its artifact and rebuild it"
-        ) from None
+    with _readable(path), pq.ParquetFile(path) as file:
+        known = file.schema_arrow.names
+        for name in columns or ():
+            if name not in known:
+                hint = nearest(name, known) or f"; it has {', '.join(known)}"
+                raise BadInput(f"{path}: no column {name!r}{hint}")
+        yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns) if columns else None)
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filter_length.keep import Measured, reasons, rows_of_fraction
+from filter_length.signal import choose_signal, meta_value
+from recipe_core.errors import BadInput
+from recipe_core.records import TASK_SCHEMA
+
+values = st.one_of(st.none(), st.floats(allow_infinity=False, width=16))
+rows = st.lists(values, max_size=40).map(lambda cells: [Measured(f"{i:03d}", value) for i, value in enumerate(cells)])
+
+
+def is_number(value):
+    return value is not None and not math.isnan(value)
+
+
+@given(rows, st.sampled_from(["longest", "shortest"]), st.integers(1, 50), st.randoms(use_true_random=False))
+def test_which_rows_stay_does_not_depend_on_their_order(measured, keep, count, random):
+    decided = dict(zip(measured, reasons(measured, keep=keep, count=count), strict=True))
+    shuffled = random.sample(measured, len(measured))
+    again = dict(zip(shuffled, reasons(shuffled, keep=keep, count=count), strict=True))
+    assert {row.task_id: reason for row, reason in decided.items()} == {
+        row.task_id: reason for row, reason in again.items()
+    }
+
+
+@given(rows, st.sampled_from(["longest", "shortest"]), st.integers(1, 50))
+def test_every_kept_value_is_at_the_asked_end(measured, keep, count):
+    decided = reasons(measured, keep=keep, count=count)
+    kept = [row.value for row, reason in zip(measured, decided, strict=True) if reason is None]
+    cut = [row.value for row, reason in zip(measured, decided, strict=True) if reason == f"not-{keep}"]
+    numbers = [row.value for row in measured if is_number(row.value)]
+    assert len(kept) == min(count, len(numbers))
+    assert len(kept) + len(cut) == len(numbers)
+    if kept and cut:
+        assert min(kept) >= max(cut) if keep == "longest" else max(kept) <= min(cut)
+
+
+@given(rows, st.floats(-100, 100), st.floats(0, 100))
+def test_bounds_keep_exactly_the_values_inside(measured, low, width):
+    decided = reasons(measured, low=low, high=low + width)
+    for row, reason in zip(measured, decided, strict=True):
+        assert (reason is None) == (is_number(row.value) and low <= row.value <= low + width)
+        assert (reason == "no-value") == (not is_number(row.value))
+
+
+@given(st.integers(1, 999), st.integers(0, 5000))
+def test_a_fraction_is_taken_as_written(thousandths, count):
+    kept = rows_of_fraction(f"0.{thousandths:03d}", count)
+    assert kept == min(count, max(1, thousandths * count // 1000))
+
+
+def test_ties_go_to_the_smaller_task_id():
+    measured = [Measured("b", 1.0), Measured("a", 1.0), Measured("c", 1.0)]
+    assert reasons(measured, keep="longest", count=2) == [None, None, "not-longest"]
+
+
+def test_bounds_come_before_the_share():
+    measured = [Measured("a", 1.0), Measured("b", 2.0), Measured("c", 3.0), Measured("d", None)]
+    assert reasons(measured, keep="longest", fraction="0.5", high=2.0) == ["not-longest", None, "too-long", "no-value"]
+
+
+def test_signals_come_from_columns_meta_and_counts():
+    schema = TASK_SCHEMA.append(pa.field("difficulty", pa.float32()))
+    metas = [json.dumps({"tokens": 7, "model": {"words": 3}, "family": "text", "solved": True})]
+    assert choose_signal("difficulty", schema, metas, "f").measure(2.5) == 2.5
+    assert choose_signal("meta.tokens", schema, metas, "f").measure(metas[0]) == 7
+    assert choose_signal("meta.model.words", schema, metas, "f").measure(metas[0]) == 3
+    assert choose_signal("instruction_words", schema, metas, "f").measure(" two  words ") == 2
+    assert choose_signal("instruction_chars", schema, metas, "f").measure(None) is None
+    assert choose_signal("binary_bytes", schema, metas, "f").measure(b"1234") == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("instruction_char", "did you mean 'instruction_chars'"),
+        ("meta.token", "did you mean 'meta.tokens'"),
+        ("meta.family", "no signal 'meta.family'"),
+        ("meta.solved", "no signal 'meta.solved'"),
+        ("licence", "holds string, not numbers"),
+        ("zzz", "the signals are binary_bytes"),
+    ],
+)
+def test_an_unknown_signal_is_answered_with_the_nearest(name, message):
+    metas = [json.dumps({"tokens": 7, "family": "text", "solved": True})]
+    with pytest.raises(BadInput, match=message):
+        choose_signal(name, TASK_SCHEMA, metas, "tasks.parquet")
+
+
+@pytest.mark.parametrize("text", [None, "", "not json", "[1]", '{"a": 1}', '{"b": null}'])
+def test_a_missing_meta_value_is_none(text):
+    assert meta_value(text, ["b"]) is None

@@ -1,0 +1,1 @@
+"""Keep tasks by the length of something."""

@@ -1,0 +1,1 @@
+"""Keep trajectories by turns, outcome and error class."""

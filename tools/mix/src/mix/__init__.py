@@ -1,0 +1,1 @@
+"""Draw tasks from several sources."""
