@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from source_tasks.heldout import SPLITS, Leak, leaks, split_of
 
 

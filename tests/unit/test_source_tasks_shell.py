@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from recipe_core.tasks import TaskFile, check_task, task_id
 from source_tasks import shell, words
 from source_tasks.files import shell_check
@@ -41,7 +42,7 @@ def lay_out(files: dict[str, TaskFile], root: Path) -> None:
 
 def problems(files: dict[str, TaskFile], root: Path) -> list[str]:
     expected = json.loads(files["tests/expected.json"].content)
-    return [wrong for check in expected if (wrong := shell_check.problem(check, str(root)))]
+    return [wrong for check in expected if (wrong := shell_check.problem(check, root))]
 
 
 @pytest.mark.parametrize("family", shell.FAMILIES)

@@ -1,3 +1,5 @@
+"""`python -m source_tasks`."""
+
 from source_tasks.cli import main
 
 main()

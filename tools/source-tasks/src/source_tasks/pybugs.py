@@ -2,8 +2,8 @@
 
 The procedure of SWE-smith with syntax-tree operators only (:mod:`source_tasks.mutate`). A fault makes a task if the
 package's own tests pass without it (the reference solution shows that) and at least one fails with it; the instruction
-shows the failing tests and the last lines of their output, the solution puts the original lines back. A function belongs
-to one split, so no function that a test task breaks is broken in a training task.
+shows the failing tests and the errors, the solution puts the original lines back. A function belongs
+to one split: no function that a test task breaks is broken in a training task.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any, Literal, TypeVar
 
 from recipe_core.seeds import row_random
 from recipe_core.tasks import TaskFile
-
 from source_tasks import mutate, sdist
+from source_tasks.files.suite_run import UNFINISHED
 from source_tasks.heldout import split_of
 from source_tasks.source import Candidate, Rejected, dockerfile, script, task_toml, text, verifier
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _END = "END_OF_FIX"
 _SHOWN_FAILURES = 5
-_RUN_TIMEOUT_SEC = 30.0
+_RUN_TIMEOUT_SEC = 60.0
 
 SURVIVES = "the tests pass with the fault"
 BREAKS_IMPORT = "the fault breaks the import of the tests"
@@ -169,7 +169,7 @@ def task_files(project: Project, operator: str, path: str, broken: bytes) -> dic
     visible = {**project.code, **project.tests, package.licence_file: project.files[package.licence_file], path: broken}
     return {
         "instruction.md": text(instruction(package, {})),
-        "task.toml": task_toml("pybugs", operator),
+        "task.toml": task_toml("pybugs", operator, verifier_sec=120),
         "environment/Dockerfile": dockerfile(copies=True),
         **{f"environment/files/{name}": TaskFile(content) for name, content in visible.items()},
         "solution/solve.sh": script(repair(path, broken, fixed)),
@@ -194,11 +194,11 @@ async def run_tests(files: Mapping[str, TaskFile]) -> dict[str, Any]:
             await box.upload({f"/{path}": file for path, file in files.items() if path.startswith("tests/")})
             result = await box.exec("python3 -I /tests/run.py /tests/suite.json", timeout=_RUN_TIMEOUT_SEC)
         except SandboxKilled:
-            return {"error": "the tests go over a limit of the sandbox"}
+            return {"error": UNFINISHED}
     try:
         return json.loads(result.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
-        return {"error": "the tests do not run to their end"}
+        return {"error": UNFINISHED}
 
 
 async def finish(candidate: Candidate, package: sdist.Package) -> Candidate:

@@ -1,4 +1,4 @@
-"""Source distributions pinned by version and SHA-256: fetch them once, keep them by content, read them without a network.
+"""Source distributions pinned by SHA-256: fetch them once, keep them by content, read them without a network.
 
 The machine's own pip finds and downloads them, so mirrors, proxies and certificates are configured in one place. pip
 would run each package's build to learn its metadata; instead it is given a build backend that copies the `PKG-INFO`
@@ -79,10 +79,12 @@ class Package:
 
     @property
     def requirement(self) -> str:
+        """The line of a hash-checked requirements file."""
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
     @property
     def origin(self) -> str:
+        """What a task row says about where it came from."""
         return f"{self.name}=={self.version} source distribution sha256:{self.sha256}"
 
 

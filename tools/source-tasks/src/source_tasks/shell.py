@@ -1,6 +1,6 @@
 """Source `shell`: parametrised terminal tasks on files, text, archives, permissions and small pipelines.
 
-A family is a function that draws its parameters and says what to ask, how to do it and what must be true afterwards. The
+A family is a function that draws its parameters and says what to ask, how to do it and what must be true then. The
 verifier (`files/shell_check.py`) looks at the files below `/app`, never at the commands, so any way that leads there
 counts. Values of open domains (file names, lines, search words) are two-word values that belong to one split; values of
 closed domains (modes, counts) are shared, but two tasks never share all of them.
@@ -21,7 +21,6 @@ from typing import Any, Literal
 
 from recipe_core.seeds import row_random
 from recipe_core.tasks import TaskFile
-
 from source_tasks import words
 from source_tasks.source import Candidate, dockerfile, script, task_toml, text, verifier
 
@@ -120,6 +119,7 @@ def _text(lines: Sequence[str]) -> bytes:
 
 
 def create_file(draw: Draw) -> Spec:
+    """A new file with one line."""
     name, line = f"{draw.value('name')}.txt", draw.value("line")
     return Spec(
         ask=(
@@ -133,6 +133,7 @@ def create_file(draw: Draw) -> Spec:
 
 
 def append_line(draw: Draw) -> Spec:
+    """One more line at the end of a file."""
     name, line = f"{draw.value('name')}.txt", draw.value("line")
     before = draw.lines("before", 1, 3)
     return Spec(
@@ -147,6 +148,7 @@ def append_line(draw: Draw) -> Spec:
 
 
 def copy_file(draw: Draw) -> Spec:
+    """A second file with the same content."""
     old, new = f"{draw.value('old')}.txt", f"{draw.value('new')}.txt"
     content = draw.lines("content", 1, 3)
     return Spec(
@@ -161,6 +163,7 @@ def copy_file(draw: Draw) -> Spec:
 
 
 def rename_file(draw: Draw) -> Spec:
+    """A file under another name."""
     old, new = f"{draw.value('old')}.txt", f"{draw.value('new')}.txt"
     content = draw.lines("content", 1, 3)
     return Spec(
@@ -175,6 +178,7 @@ def rename_file(draw: Draw) -> Spec:
 
 
 def delete_file(draw: Draw) -> Spec:
+    """One file less; the other one stays."""
     name, other = f"{draw.value('name')}.txt", f"{draw.value('other')}.txt"
     content = draw.lines("content", 1, 2)
     return Spec(
@@ -189,6 +193,7 @@ def delete_file(draw: Draw) -> Spec:
 
 
 def make_directories(draw: Draw) -> Spec:
+    """A directory in a new directory."""
     path = f"{draw.value('outer')}/{draw.value('inner')}"
     return Spec(
         ask=(
@@ -201,6 +206,7 @@ def make_directories(draw: Draw) -> Spec:
 
 
 def file_in_directory(draw: Draw) -> Spec:
+    """A new directory with a new file in it."""
     folder, name, line = draw.value("folder"), f"{draw.value('name')}.txt", draw.value("line")
     return Spec(
         ask=(
@@ -213,6 +219,7 @@ def file_in_directory(draw: Draw) -> Spec:
 
 
 def move_into_directory(draw: Draw) -> Spec:
+    """A file that moves into a new directory."""
     name, folder = f"{draw.value('name')}.txt", draw.value("folder")
     content = draw.lines("content", 1, 3)
     return Spec(
@@ -227,6 +234,7 @@ def move_into_directory(draw: Draw) -> Spec:
 
 
 def change_mode(draw: Draw) -> Spec:
+    """Other permissions of a file."""
     name = f"{draw.value('name')}.txt"
     mode = draw.choice("mode", ("400", "444", "600", "640", "700", "750"))
     content = draw.lines("content", 1, 2)
@@ -242,6 +250,7 @@ def change_mode(draw: Draw) -> Spec:
 
 
 def make_link(draw: Draw) -> Spec:
+    """A symbolic link to a file."""
     name, link = f"{draw.value('name')}.txt", f"{draw.value('link')}.txt"
     content = draw.lines("content", 1, 2)
     return Spec(
@@ -256,6 +265,7 @@ def make_link(draw: Draw) -> Spec:
 
 
 def sort_lines(draw: Draw) -> Spec:
+    """Sorted lines of a file in a new file."""
     name, new = f"{draw.value('name')}.txt", f"{draw.value('new')}.txt"
     content = draw.lines("content", 4, 7)
     return Spec(
@@ -270,6 +280,7 @@ def sort_lines(draw: Draw) -> Spec:
 
 
 def unique_lines(draw: Draw) -> Spec:
+    """Sorted lines without repeats in a new file."""
     name, new = f"{draw.value('name')}.txt", f"{draw.value('new')}.txt"
     once = draw.lines("lines", 3, 4)
     content = draw.shuffled("content", once + once[:2])
@@ -285,6 +296,7 @@ def unique_lines(draw: Draw) -> Spec:
 
 
 def count_lines(draw: Draw) -> Spec:
+    """The number of lines in a new file."""
     name, new = f"{draw.value('name')}.txt", f"{draw.value('new')}.txt"
     content = draw.lines("content", 3, 9)
     return Spec(
@@ -299,6 +311,7 @@ def count_lines(draw: Draw) -> Spec:
 
 
 def first_lines(draw: Draw) -> Spec:
+    """The first lines of a file in a new file."""
     name, new = f"{draw.value('name')}.txt", f"{draw.value('new')}.txt"
     content, count = draw.lines("content", 5, 8), draw.choice("count", (2, 3, 4))
     return Spec(
@@ -313,6 +326,7 @@ def first_lines(draw: Draw) -> Spec:
 
 
 def last_lines(draw: Draw) -> Spec:
+    """The last lines of a file in a new file."""
     name, new = f"{draw.value('name')}.txt", f"{draw.value('new')}.txt"
     content, count = draw.lines("content", 5, 8), draw.choice("count", (2, 3, 4))
     return Spec(
@@ -327,6 +341,7 @@ def last_lines(draw: Draw) -> Spec:
 
 
 def join_files(draw: Draw) -> Spec:
+    """The lines of two files, one after the other, in a new file."""
     first, second = f"{draw.value('first')}.txt", f"{draw.value('second')}.txt"
     new = f"{draw.value('new')}.txt"
     one, two = draw.lines("one", 1, 3), draw.lines("two", 1, 3)
@@ -350,6 +365,7 @@ def _searched(draw: Draw) -> tuple[str, list[str]]:
 
 
 def search_lines(draw: Draw) -> Spec:
+    """The lines that contain a word in a new file."""
     name, new = f"{draw.value('name')}.txt", f"{draw.value('new')}.txt"
     word, content = _searched(draw)
     return Spec(
@@ -364,6 +380,7 @@ def search_lines(draw: Draw) -> Spec:
 
 
 def count_matches(draw: Draw) -> Spec:
+    """How many lines contain a word, in a new file."""
     name, new = f"{draw.value('name')}.txt", f"{draw.value('new')}.txt"
     word, content = _searched(draw)
     return Spec(
@@ -378,6 +395,7 @@ def count_matches(draw: Draw) -> Spec:
 
 
 def replace_word(draw: Draw) -> Spec:
+    """A file with one word replaced."""
     name, old, new = f"{draw.value('name')}.txt", draw.value("old"), draw.value("new")
     rest = draw.lines("rest", 1, 3)
     content = draw.shuffled("content", [old, *rest])
@@ -393,6 +411,7 @@ def replace_word(draw: Draw) -> Spec:
 
 
 def upper_case(draw: Draw) -> Spec:
+    """The text in upper case in a new file."""
     name, new = f"{draw.value('name')}.txt", f"{draw.value('new')}.txt"
     content = draw.lines("content", 1, 3)
     return Spec(
@@ -407,6 +426,7 @@ def upper_case(draw: Draw) -> Spec:
 
 
 def pick_column(draw: Draw) -> Spec:
+    """One column of a CSV file in a new file."""
     name, new = f"{draw.value('name')}.csv", f"{draw.value('new')}.txt"
     column = draw.choice("column", (1, 2))
     left, right = draw.lines("left", 3, 3), draw.lines("right", 3, 3)
@@ -423,6 +443,7 @@ def pick_column(draw: Draw) -> Spec:
 
 
 def list_directory(draw: Draw) -> Spec:
+    """The names of the files of a directory in a new file."""
     folder, new = draw.value("folder"), f"{draw.value('new')}.txt"
     names = [f"{value}.txt" for value in draw.lines("names", 2, 4)]
     return Spec(
@@ -437,6 +458,7 @@ def list_directory(draw: Draw) -> Spec:
 
 
 def sort_first(draw: Draw) -> Spec:
+    """The first of the sorted lines in a new file."""
     name, new = f"{draw.value('name')}.txt", f"{draw.value('new')}.txt"
     content, count = draw.lines("content", 5, 7), draw.choice("count", (2, 3, 4))
     return Spec(
@@ -451,6 +473,7 @@ def sort_first(draw: Draw) -> Spec:
 
 
 def create_archive(draw: Draw) -> Spec:
+    """A tar archive of a directory."""
     folder, archive = draw.value("folder"), f"{draw.value('archive')}.tar"
     members = {f"{folder}/{value}.txt": [folder] for value in draw.lines("names", 1, 3)}
     return Spec(
@@ -465,6 +488,7 @@ def create_archive(draw: Draw) -> Spec:
 
 
 def extract_archive(draw: Draw) -> Spec:
+    """The files of a tar archive."""
     folder, archive = draw.value("folder"), f"{draw.value('archive')}.tar"
     members = {f"{folder}/{value}.txt": [folder] for value in draw.lines("names", 1, 3)}
     return Spec(
@@ -550,6 +574,7 @@ class Shell:
     name: Literal["shell"] = "shell"
 
     def families(self) -> tuple[str, ...]:
+        """Return the names in :data:`FAMILIES`."""
         return tuple(FAMILIES)
 
     def generate(self, split: str, seed: int, families: tuple[str, ...]) -> Iterator[Candidate]:

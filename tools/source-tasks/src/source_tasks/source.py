@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from recipe_core.tasks import TaskFile
 
-# The digest pins the image for people who run the tasks under Docker; the sandbox interprets the rest of the Dockerfile.
+# The digest is for people who run the tasks under Docker; the sandbox interprets the rest of the Dockerfile.
 BASE_IMAGE = "python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254"
 
 

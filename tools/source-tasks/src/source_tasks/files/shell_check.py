@@ -11,13 +11,13 @@ The expected state is a JSON list of objects with `path`, `kind` and what that k
 """
 
 import json
-import os
 import posixpath
 import stat
 import sys
 import tarfile
+from pathlib import Path
 
-APP = "/app"
+APP = Path("/app")
 
 
 def lines_of(content):
@@ -27,15 +27,14 @@ def lines_of(content):
 
 def file_problem(path, expected):
     """Return what is wrong with a regular file, or None."""
-    if os.path.islink(path) or not os.path.isfile(path):
+    if path.is_symlink() or not path.is_file():
         return "not a regular file"
     if "lines" in expected:
-        with open(path, "rb") as file:
-            found = lines_of(file.read())
+        found = lines_of(path.read_bytes())
         if found != expected["lines"]:
             return f"holds {found!r}, expected {expected['lines']!r}"
     if "mode" in expected:
-        mode = f"{stat.S_IMODE(os.stat(path).st_mode):o}"
+        mode = f"{stat.S_IMODE(path.stat().st_mode):o}"
         if mode != expected["mode"]:
             return f"has mode {mode}, expected {expected['mode']}"
     return None
@@ -47,8 +46,9 @@ def tar_problem(path, members):
     try:
         with tarfile.open(path) as archive:
             for member in archive:
-                if member.isfile():
-                    found[posixpath.normpath(member.name)] = lines_of(archive.extractfile(member).read())
+                stream = archive.extractfile(member) if member.isfile() else None
+                if stream:
+                    found[posixpath.normpath(member.name)] = lines_of(stream.read())
     except (OSError, tarfile.TarError, EOFError) as error:
         return f"not a readable archive: {error}"
     if found != members:
@@ -56,32 +56,38 @@ def tar_problem(path, members):
     return None
 
 
+def directory_problem(path):
+    """Return what is wrong with a directory, or None."""
+    return None if path.is_dir() and not path.is_symlink() else "not a directory"
+
+
+def link_problem(path, target):
+    """Return what is wrong with a symbolic link, or None."""
+    if not path.is_symlink():
+        return "not a symbolic link"
+    return None if path.resolve() == target.resolve() else f"does not lead to {target}"
+
+
 def problem(expected, root=APP):
     """Return what is wrong with one expected path, or None."""
-    path = os.path.join(root, expected["path"])
-    kind = expected["kind"]
+    path, kind = root / expected["path"], expected["kind"]
+    there = path.is_symlink() or path.exists()
     if kind == "absent":
-        return "still exists" if os.path.lexists(path) else None
-    if not os.path.lexists(path):
+        return "still exists" if there else None
+    if not there:
         return "does not exist"
-    if kind == "directory":
-        return None if os.path.isdir(path) and not os.path.islink(path) else "not a directory"
-    if kind == "file":
-        return file_problem(path, expected)
-    if kind == "link":
-        if not os.path.islink(path):
-            return "not a symbolic link"
-        leads = os.path.realpath(path) == os.path.realpath(os.path.join(root, expected["target"]))
-        return None if leads else f"does not lead to {expected['target']}"
-    if kind == "tar":
-        return tar_problem(path, expected["members"])
-    raise ValueError(f"unknown kind {kind!r}")
+    checks = {
+        "directory": lambda: directory_problem(path),
+        "file": lambda: file_problem(path, expected),
+        "link": lambda: link_problem(path, root / expected["target"]),
+        "tar": lambda: tar_problem(path, expected["members"]),
+    }
+    return checks[kind]()
 
 
 def main(argv):
     """Check every path of the JSON file `argv[1]`."""
-    with open(argv[1], encoding="utf-8") as file:
-        checks = json.load(file)
+    checks = json.loads(Path(argv[1]).read_text(encoding="utf-8"))
     found = [(expected["path"], problem(expected)) for expected in checks]
     for path, wrong in found:
         if wrong:

@@ -13,19 +13,27 @@ import os
 import secrets
 import subprocess
 import sys
+from pathlib import Path
 
-TIME_LIMIT_SEC = 10
+# A fault that loops for ever is stopped by CPU time, which does not depend on how busy the machine is.
+CPU_LIMIT_SEC = 10
+TIME_LIMIT_SEC = 50
+# One reason for loops, crashes and memory: which of them comes first depends on the machine.
+UNFINISHED = "the tests do not run to their end"
 
 CHILD = r"""
 import io
 import json
 import os
 import re
+import resource
 import sys
 import unittest
 
 token = sys.stdin.readline().strip()
 suite = json.loads(sys.argv[1])
+seconds = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
 report = os.dup(1)
 os.dup2(2, 1)
 # Tests open their fixtures below the folder that holds the tests, as they do in the package's own repository.
@@ -77,20 +85,20 @@ def run_suite(suite):
     token = secrets.token_hex(16)
     environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "TZ": "UTC"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    command = [sys.executable, "-c", CHILD, json.dumps(suite)]
+    command = [sys.executable, "-c", CHILD, json.dumps(suite), str(CPU_LIMIT_SEC)]
     try:
         done = subprocess.run(
             command, input=token + "\n", capture_output=True, text=True, timeout=TIME_LIMIT_SEC, env=environment
         )
     except subprocess.TimeoutExpired:
-        return {"error": "the tests do not finish"}
+        return {"error": UNFINISHED}
     lines = done.stdout.splitlines()
     try:
         outcome = json.loads(lines[-1])
     except (IndexError, ValueError):
-        return {"error": "the tests do not run to their end"}
+        return {"error": UNFINISHED}
     if not isinstance(outcome, dict) or outcome.pop("token", None) != token:
-        return {"error": "the tests do not run to their end"}
+        return {"error": UNFINISHED}
     return outcome
 
 
@@ -103,13 +111,11 @@ def solved(outcome, expected):
 
 def main(argv):
     """Report (one argument) or judge (two arguments)."""
-    with open(argv[1], encoding="utf-8") as file:
-        outcome = run_suite(json.load(file))
+    outcome = run_suite(json.loads(Path(argv[1]).read_text(encoding="utf-8")))
     if len(argv) == 2:
         print(json.dumps(outcome))
         return 0
-    with open(argv[2], encoding="utf-8") as file:
-        expected = json.load(file)
+    expected = json.loads(Path(argv[2]).read_text(encoding="utf-8"))
     print(outcome.get("error") or json.dumps(outcome["failed"], indent=1))
     return 0 if solved(outcome, expected) else 1
 
