@@ -58,17 +58,9 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    parser = Parser(prog="rollout", description=__doc__)
-    parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact")
-    teacher = parser.add_argument_group("teacher (one of --teacher, --endpoint, --model-dir)")
-    teacher.add_argument("--teacher", choices=[REFERENCE], help="the built-in teacher, which plays reference solutions")
-    teacher.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, ending in /v1")
-    teacher.add_argument("--model", metavar="NAME", help="the model's name there")
-    teacher.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
-    teacher.add_argument("--model-dir", type=Path, metavar="DIR", help="model artifact, served for the time of the run")
-    sampling = parser.add_argument_group("sampling (not for --teacher)")
+def add_sampling_flags(parser: argparse.ArgumentParser, title: str = "sampling") -> None:
+    """Add the flags that :func:`sampling_of` reads, and those of a request."""
+    sampling = parser.add_argument_group(title)
     default = Sampling()
     sampling.add_argument("--temperature", type=float, default=default.temperature, help="default %(default)s")
     sampling.add_argument("--top-p", type=float, default=default.top_p, help="default %(default)s")
@@ -79,8 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
     sampling.add_argument(
         "--extra-body", type=json_object, default={}, metavar="JSON", help="further keys of every request"
     )
+
+
+def add_trial_flags(parser: argparse.ArgumentParser, attempts: int) -> None:
+    """Add the flags that :func:`settings_of` reads, and `--attempts` with its default."""
     trials = parser.add_argument_group("trials")
-    trials.add_argument("--attempts", type=positive, default=1, metavar="N", help="attempts at each task (default 1)")
+    trials.add_argument(
+        "--attempts", type=positive, default=attempts, metavar="N", help="attempts at each task (default %(default)s)"
+    )
     trials.add_argument(
         "--max-turns", type=positive, default=32, metavar="N", help="answers a trial may take (default 32)"
     )
@@ -100,6 +98,40 @@ def build_parser() -> argparse.ArgumentParser:
     trials.add_argument(
         "--backend", choices=["auto", "apptainer", "bubblewrap"], default="auto", help="of the sandbox (default auto)"
     )
+
+
+def sampling_of(args: argparse.Namespace) -> Sampling:
+    """Return the sampling parameters that the flags name."""
+    return Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens)
+
+
+def settings_of(args: argparse.Namespace, run_id: str) -> Settings:
+    """Return how trials run, by the flags."""
+    return Settings(
+        seed=args.seed,
+        date=args.date,
+        run_id=run_id,
+        concurrency=args.concurrency,
+        max_turns=args.max_turns,
+        agent_timeout_sec=args.agent_timeout,
+        trial_retries=max(args.retries, 0),
+        settle_sec=args.settle,
+        backend=args.backend,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = Parser(prog="rollout", description=__doc__)
+    parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact")
+    teacher = parser.add_argument_group("teacher (one of --teacher, --endpoint, --model-dir)")
+    teacher.add_argument("--teacher", choices=[REFERENCE], help="the built-in teacher, which plays reference solutions")
+    teacher.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, ending in /v1")
+    teacher.add_argument("--model", metavar="NAME", help="the model's name there")
+    teacher.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
+    teacher.add_argument("--model-dir", type=Path, metavar="DIR", help="model artifact, served for the time of the run")
+    add_sampling_flags(parser, "sampling (not for --teacher)")
+    add_trial_flags(parser, attempts=1)
     add_common(parser)
     parser.add_argument("--date", type=iso_date, required=True, help="recorded in every row")
     return parser
@@ -129,7 +161,7 @@ def endpoint_of(args: argparse.Namespace) -> Endpoint:
         base_url=args.endpoint or "",
         provider="openai-compatible" if args.endpoint else "vllm",
         api_key_env=args.api_key_env,
-        sampling=Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens),
+        sampling=sampling_of(args),
         extra_body=args.extra_body,
         request_timeout_sec=args.request_timeout,
     )
@@ -188,17 +220,7 @@ def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint
     path = tasks.data("tasks.parquet")
     ids = check_tasks(path, solution=endpoint.is_reference)
     run_id = value_digest({key: writer.fingerprint[key] for key in ("parameters", "seed", "inputs")})[:16]
-    settings = Settings(
-        seed=args.seed,
-        date=args.date,
-        run_id=run_id,
-        concurrency=args.concurrency,
-        max_turns=args.max_turns,
-        agent_timeout_sec=args.agent_timeout,
-        trial_retries=max(args.retries, 0),
-        settle_sec=args.settle,
-        backend=args.backend,
-    )
+    settings = settings_of(args, run_id)
     work = work_dir(args.out, writer.fingerprint)
     total = len(ids) * args.attempts
     classes: Counter[str] = Counter()

@@ -72,8 +72,6 @@ async def open_gateway(endpoint: Endpoint) -> AsyncIterator[tuple[Gateway, dict[
     Raises:
         BadInput: see :func:`rollout.gateway.probe`.
     """
-    from rollout.agent import parses
-
     tasks: dict[str, Mapping[str, TaskFile]] = {}
     upstream: Upstream
     extensions = False
@@ -86,6 +84,9 @@ async def open_gateway(endpoint: Endpoint) -> AsyncIterator[tuple[Gateway, dict[
         except BaseException:
             await upstream.close()
             raise
+    # Harbor takes seconds to import: only once the endpoint is known to be there.
+    from rollout.agent import parses
+
     gateway = Gateway(endpoint, upstream, extensions=extensions, parses=parses)
     try:
         yield gateway, tasks
