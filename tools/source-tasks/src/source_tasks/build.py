@@ -11,7 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from recipe_core.tasks import TaskFile, pack_files, read_files, task_id, task_row
+from recipe_core.tasks import pack_files, read_files, task_id, task_row
 from source_tasks.source import Candidate, Rejected
 
 T = TypeVar("T")
@@ -149,8 +149,3 @@ def row(source: str, candidate: Candidate) -> dict[str, Any]:
         origin=candidate.origin,
         meta=candidate.meta,
     )
-
-
-def files_of(task: dict[str, Any]) -> dict[str, TaskFile]:
-    """Return the files of a task row."""
-    return read_files(task["task_binary"])
