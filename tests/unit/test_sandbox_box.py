@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -383,3 +384,31 @@ def test_a_back_end_that_does_not_start_says_why(monkeypatch, tmp_path):
     monkeypatch.setenv("SANDBOX_BWRAP", str(broken))
     with pytest.raises(SandboxError, match=r"bubblewrap does not start .*No permissions"):
         asyncio.run(Sandbox.start(backend="bubblewrap")._start())
+
+
+def test_an_unprivileged_user_has_the_same(backend):
+    python = Path("/usr/bin/python3")
+    if os.geteuid() != 0 or shutil.which("setpriv") is None or not python.exists():
+        pytest.skip("needs root, to become nobody, and a /usr/bin/python3 that nobody may read")
+    sources = [Path(sys.modules[name].__file__ or "").parent.parent for name in ("sandbox", "recipe_core")]
+    program = BACKENDS[backend].program() or ""
+    environment = {
+        "PATH": "/usr/bin:/bin:/usr/sbin",
+        "PYTHONPATH": ":".join(map(str, sources)),
+        "SANDBOX_BWRAP" if backend == "bubblewrap" else "SANDBOX_APPTAINER": program,
+        "SECRET": "hunter2",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    become = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    probe = subprocess.run(
+        [*become, python, "-c", "import sys, sandbox; print(sys.version_info >= (3, 11))"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if probe.stdout != "True\n":
+        pytest.skip(f"nobody cannot run this checkout with {python}: {probe.stderr[-200:]}")
+    inner = "id -u; python3 -c 'import sys; print(sys.prefix)'; env | grep -c SECRET; touch /usr/x || echo kept"
+    command = [*become, python, "-m", "sandbox", "run", "--backend", backend, "--", "bash", "-c", inner]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
+    assert done.stdout == "0\n/opt/python\n0\nkept\n", done.stderr

@@ -149,6 +149,9 @@ class Agent:
             getattr(self, "op_" + request["op"])(request)
         except OSError as error:
             self.send(id=request["id"], error=f"{error.filename or request.get('path', '')}: {error.strerror}")
+        except ValueError as error:
+            # A path that no file can have, such as one with a null byte.
+            self.send(id=request["id"], error=f"{request.get('path', '')!r}: {error}")
 
     def op_init(self, request):
         """Make the skeleton, then bind this process (and so every command) to its limits."""

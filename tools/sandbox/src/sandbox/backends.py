@@ -142,15 +142,14 @@ class Apptainer(Backend):
         words = [self.require(), "--silent", "exec", "--fakeroot", "--ignore-fakeroot-command", "--containall"]
         words += ["--no-init", "--cleanenv", "--no-eval", "--no-home", "--pwd", "/"]
         words += ["--no-mount", "tmp,sys,home,cwd,hostfs,bind-paths"]
-        binds = {"/usr": "/usr", str(python.prefix): "/host/python", str(AGENT_SOURCE): "/host/agent"}
-        binds[str(PREPARE_SOURCE)] = "/host/prepare"
-        # Apptainer's own /dev lacks this one device.
-        binds["/dev/full"] = "/host/full"
-        for path in HOST_ETC:
-            if Path(path).exists():
-                binds[path] = f"/host{path}"
-        for source, target in binds.items():
-            words += ["--bind", f"{source}:{target}:ro"]
+        # /lib and /lib64 are for the dynamic loader, until `prepare.py` has made the new root; /dev/full is the one
+        # device that Apptainer's own /dev lacks.
+        binds = [("/usr", "/usr"), ("/lib", "/lib"), ("/lib64", "/lib64"), ("/dev/full", "/host/full")]
+        binds += [(path, f"/host{path}") for path in (*HOST_ETC, *SYMLINKS)]
+        binds += [(str(python.prefix), "/host/python"), (str(AGENT_SOURCE), "/host/agent")]
+        binds += [(str(PREPARE_SOURCE), "/host/prepare")]
+        for source, target in binds:
+            words += ["--bind", f"{source}:{target}:ro"] if Path(source).exists() else []
         words += ["--env", "LD_LIBRARY_PATH=/host/python/lib"] if python.libraries else []
         program = f"/host/python/bin/{python.name}"
         return [*words, str(IMAGE), program, "-I", "-S", "/host/prepare", json.dumps(prepare_plan(limits, python))]
@@ -159,7 +158,8 @@ class Apptainer(Backend):
 def prepare_plan(limits: Limits, python: HostPython) -> dict[str, Any]:
     """Return the argument of `prepare.py`: the root that :meth:`Bubblewrap.argv` describes, in its terms."""
     binds = [["/usr", "/usr"], ["/host/agent", AGENT]]
-    binds += [[f"/host{path}", path] for path in HOST_ETC]
+    merged = {link: target for link, target in SYMLINKS.items() if Path(link).is_symlink()}
+    binds += [[f"/host{path}", path] for path in (*HOST_ETC, *SYMLINKS) if path not in merged and Path(path).exists()]
     binds += [
         [source.replace(str(python.prefix), "/host/python", 1), target] for source, target in python.binds.items()
     ]
@@ -172,7 +172,7 @@ def prepare_plan(limits: Limits, python: HostPython) -> dict[str, Any]:
             *([path, f"size={size},mode={_mode(path)}", False] for path, size in SMALL_WRITABLE.items()),
             *([path, "size=4096,mode=0755", True] for path in python.hidden),
         ],
-        "links": [[target, link] for link, target in (*SYMLINKS.items(), *python.links.items(), *DEVICE_LINKS.items())],
+        "links": [[target, link] for link, target in (*merged.items(), *python.links.items(), *DEVICE_LINKS.items())],
         "read_only": ["/dev", *PROC_READ_ONLY],
         "hostname": HOSTNAME,
         "capabilities": list(CAPABILITIES.values()),

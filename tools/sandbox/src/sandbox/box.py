@@ -25,7 +25,7 @@ from sandbox.watchdog import WATCHDOG, Watched, first_process
 
 START_TIMEOUT_SEC = 30.0
 # Beyond a command's own time limit, for the agent to say so.
-GRACE_SEC = 10.0
+GRACE_SEC = 30.0
 RUN_TIMEOUT_SEC = 600.0
 OUTPUT_BYTES = 1 << 20
 CHUNK = 1 << 20
@@ -52,6 +52,8 @@ class Sandbox:
         self._env = base_env(self._python)
         self._caller_env = dict(env)
         self._process: asyncio.subprocess.Process | None = None
+        # A handle, not the process's number: asyncio may have reaped it, and `Process.kill` would race with that.
+        self._launcher: int | None = None
         self._channel: Channel | None = None
         self._watched: Watched | None = None
         self._stderr: asyncio.Task[bytes] | None = None
@@ -102,6 +104,9 @@ class Sandbox:
             )
         except OSError as error:
             raise SandboxError(f"{self.backend}: {argv[0]} cannot be run: {error.strerror}") from None
+        with suppress(ProcessLookupError):
+            # It may have failed and be gone; the first request finds out.
+            self._launcher = os.pidfd_open(self._process.pid)
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._channel = Channel(self._process.stdout, self._process.stdin)
         self._stderr = asyncio.create_task(_last_bytes(self._process.stderr))
@@ -117,7 +122,10 @@ class Sandbox:
         first = first_process(self._process.pid)
         if first is None:
             raise SandboxError(f"{self.backend}: the sandbox has no process namespace of its own")
-        self._watched = Watched(first, os.pidfd_open(first), self.limits)
+        try:
+            self._watched = Watched(first, os.pidfd_open(first), self.limits)
+        except ProcessLookupError:
+            raise SandboxError(f"{self.backend}: the sandbox ended as soon as it had started") from None
         WATCHDOG.add(self._watched)
 
     async def _build(self, steps: list[Workdir | Env | Copy | Run] | None, files: Mapping[str, TaskFile]) -> None:
@@ -287,12 +295,12 @@ class Sandbox:
         return {name: TaskFile(b"".join(parts), modes[name]) for name, parts in found.items()}
 
     def _kill(self) -> None:
-        if self._process and self._process.returncode is None:
-            if self._watched:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._watched.pidfd, signal.SIGKILL)
+        # Process 1 first: what ends the sandbox even where the launcher does not pass its own end on.
+        if self._launcher is None:
+            return
+        for pidfd in (self._watched.pidfd if self._watched else self._launcher, self._launcher):
             with suppress(ProcessLookupError):
-                self._process.kill()
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     async def _kill_and_collect(self) -> bytes:
         self._kill()
@@ -301,20 +309,29 @@ class Sandbox:
     async def stop(self) -> None:
         """End the sandbox and everything in it; it may be called again."""
         process, channel = self._process, self._channel
-        self._channel = None
-        if channel:
-            await channel.close()
-        if process:
-            try:
-                await asyncio.wait_for(process.wait(), 2.0)
-            except TimeoutError:
-                self._kill()
-                await process.wait()
+        self._process = self._channel = None
+        try:
+            if channel:
+                await channel.close()
+            if process:
+                try:
+                    await asyncio.wait_for(process.wait(), 2.0)
+                except TimeoutError:
+                    self._kill()
+                    await process.wait()
+        finally:
+            # Also when this is cancelled: nothing may be left.
+            self._kill()
+            self._release()
+
+    def _release(self) -> None:
         if self._watched:
             WATCHDOG.remove(self._watched)
+        if self._launcher is not None:
+            os.close(self._launcher)
+            self._launcher = None
         if self._stderr:
             self._stderr.cancel()
-            await asyncio.gather(self._stderr, return_exceptions=True)
 
 
 class Starting:
