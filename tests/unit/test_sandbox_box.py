@@ -199,6 +199,18 @@ def test_transfers_that_cannot_be_say_why(inside):
     inside(body)
 
 
+def test_a_download_that_is_too_large_ends_alone(inside, monkeypatch):
+    monkeypatch.setattr("sandbox.box.DOWNLOAD_BYTES", 1 << 20)
+
+    async def body(box: Sandbox):
+        await box.exec("head -c 40000000 /dev/zero > /tmp/big")
+        with pytest.raises(SandboxError, match="more than 1 MiB"):
+            await box.download("/tmp/big")
+        return await box.exec("echo alive")
+
+    assert inside(body).stdout == "alive\n"
+
+
 def test_disk_is_bounded(inside):
     result = one(inside, "head -c 100000000 /dev/zero > /app/big; stat -c %s /app/big", limits=Limits(disk_mb=32))
     assert int(result.stdout) <= 32 << 20

@@ -128,7 +128,10 @@ class Channel:
 
     def close_request(self, number: int) -> None:
         """Forget a request; later answers to it are dropped."""
-        self._waiting.pop(number, None)
+        queue = self._waiting.pop(number, None)
+        # The reader may be waiting for room in it, and with the reader every other request.
+        while queue and not queue.empty():
+            queue.get_nowait()
 
     async def close(self) -> None:
         """Close the agent's input, which ends it, and stop reading."""
