@@ -122,7 +122,7 @@ def suite(package: sdist.Package) -> dict[str, str]:
     }
 
 
-def test_command(package: sdist.Package) -> str:
+def command_line(package: sdist.Package) -> str:
     """Return how to run the visible tests by hand, in `/app`."""
     found = package.discover
     where = f"-s {found['start']} -t {found['top']} -p '{found['pattern']}'"
@@ -137,7 +137,7 @@ def instruction(package: sdist.Package, failed: Mapping[str, str]) -> str:
         f"{count} of its tests {'fails' if count == 1 else 'fail'}. Find the cause in the code and fix it; "
         "leave the tests as they are.",
         "",
-        f"Run the tests in /app with `{test_command(package)}`.",
+        f"Run the tests in /app with `{command_line(package)}`.",
     ]
     if failed:
         shown = sorted(failed)[:_SHOWN_FAILURES]
