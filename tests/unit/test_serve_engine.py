@@ -1,0 +1,104 @@
+"""How the engine's command line is chosen, and which model folders are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recipe_core.errors import BadInput
+from serve.engine import EngineSettings, check_model, default_threads, engine_command
+from serve.supervise import check_port, free_port, last_words
+
+
+def flags(words: list[str]) -> dict[str, str | None]:
+    """Return the value after each flag, None for a flag without one."""
+    after = [*words[1:], "--"]
+    return {
+        word: None if value.startswith("--") else value
+        for word, value in zip(words, after, strict=True)
+        if word.startswith("--")
+    }
+
+
+def test_the_processor_is_served_in_float32_without_chunks(tmp_path):
+    settings = EngineSettings(Path("/m"), "m", 8001, max_model_len=8192, cache_mb=64, threads=3, seed=7)
+    words, environment = engine_command(settings, tmp_path)
+    assert words[:3] == ["vllm", "serve", "/m"]
+    found = flags(words)
+    assert found["--dtype"] == "float32"
+    assert {"--enforce-eager", "--no-enable-chunked-prefill", "--no-enable-prefix-caching"} <= found.keys()
+    assert found["--max-num-batched-tokens"] == "8192"
+    assert found["--kv-cache-memory-bytes"] == str(64 * 2**20)
+    assert (found["--host"], found["--port"], found["--seed"]) == ("127.0.0.1", "8001", "7")
+    assert environment["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_batch_holds_the_longest_prompt_and_no_less_than_4096(tmp_path):
+    words, _ = engine_command(EngineSettings(Path("/m"), "m", 1, max_model_len=512), tmp_path)
+    assert flags(words)["--max-num-batched-tokens"] == "4096"
+
+
+def test_a_gpu_is_served_in_bfloat16_without_the_processors_flags(tmp_path):
+    settings = EngineSettings(Path("/m"), "m", 1, device="cuda", cache_mb=None, tensor_parallel=2)
+    words, environment = engine_command(settings, tmp_path)
+    found = flags(words)
+    assert found["--dtype"] == "bfloat16" and found["--tensor-parallel-size"] == "2"
+    assert not {"--enforce-eager", "--no-enable-chunked-prefill", "--kv-cache-memory-bytes"} & found.keys()
+    assert not [name for name in environment if name.startswith(("OMP_", "VLLM_CPU"))]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_both_devices_sample_alike_and_stay_off_the_network(tmp_path, device):
+    words, environment = engine_command(EngineSettings(Path("/m"), "m", 1, device=device), tmp_path)
+    found = flags(words)
+    assert found["--generation-config"] == "vllm"
+    assert found["--logprobs-mode"] == "processed_logprobs"
+    assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (16, 8)])
+def test_the_engine_takes_half_the_cores(cores, threads):
+    assert default_threads(cores) == threads
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no config.json"),
+        ({"config.json": "{}"}, "names no architecture"),
+        ({"config.json": "{"}, "names no architecture"),
+        ({"config.json": json.dumps({"architectures": ["A"]})}, "no \\*.safetensors"),
+        ({"config.json": json.dumps({"architectures": ["A"]}), "model.safetensors": ""}, "no tokenizer.json"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused(tmp_path, files, message):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(BadInput, match=message):
+        check_model(tmp_path)
+
+
+def test_a_port_in_use_is_refused():
+    import socket
+
+    port = free_port()
+    check_port(port)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with pytest.raises(BadInput, match=f"--port {port}"):
+            check_port(port)
+
+
+def test_last_words_name_the_error_first(tmp_path):
+    log = tmp_path / "log"
+    log.write_text(
+        "INFO start\nTraceback (most recent call last):\nValueError: too long\nRuntimeError: see above\nbye\n"
+    )
+    assert last_words(log).startswith("ValueError: too long | ")
+    log.write_text("one\n\ntwo\n")
+    assert last_words(log) == "one | two"
+    log.write_text("")
+    assert last_words(log) == "it wrote nothing"
