@@ -85,6 +85,9 @@ def run_suite(suite):
     token = secrets.token_hex(16)
     environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "TZ": "UTC"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    # Where Python's own library lies beside it rather than in the system, it is found by this variable alone.
+    if "LD_LIBRARY_PATH" in os.environ:
+        environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     command = [sys.executable, "-c", CHILD, json.dumps(suite), str(CPU_LIMIT_SEC)]
     try:
         done = subprocess.run(

@@ -1,0 +1,1 @@
+"""Reinforcement learning on tasks with the verifier's reward."""
