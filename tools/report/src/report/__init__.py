@@ -1,0 +1,1 @@
+"""What a recipe built, as a table, a page and a summary."""
