@@ -92,13 +92,20 @@ def test_a_port_in_use_is_refused():
             check_port(port)
 
 
-def test_last_words_name_the_error_first(tmp_path):
+def test_last_words_are_the_first_and_the_last_error(tmp_path):
     log = tmp_path / "log"
     log.write_text(
-        "INFO start\nTraceback (most recent call last):\nValueError: too long\nRuntimeError: see above\nbye\n"
+        "(APIServer pid=1) WARNING 01-31 12:00:00 [a.py:1] This can cause errors like `OSError: [Errno 24]`\n"
+        "Traceback (most recent call last):\n"
+        "(EngineCore pid=2) ERROR 01-31 12:00:00 [core.py:1] ValueError: too long\n"
+        "(APIServer pid=1) RuntimeError: see above\n"
+        "bye\n"
     )
-    assert last_words(log).startswith("ValueError: too long | ")
-    log.write_text("one\n\ntwo\n")
-    assert last_words(log) == "one | two"
-    log.write_text("")
-    assert last_words(log) == "it wrote nothing"
+    assert last_words(log) == "ValueError: too long | RuntimeError: see above"
+
+
+@pytest.mark.parametrize(("text", "said"), [("one\n\ntwo\n", "one | two"), ("", "it wrote nothing")])
+def test_last_words_without_an_error_are_the_last_lines(tmp_path, text, said):
+    log = tmp_path / "log"
+    log.write_text(text)
+    assert last_words(log) == said

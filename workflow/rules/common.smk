@@ -47,6 +47,12 @@ def inputs(flag):
     return manifests
 
 
+def packages(wildcards):
+    """What a source needs downloaded first."""
+    downloads = STEPS[wildcards.key].parameters["source"] == "pybugs"
+    return ["results/fetch/packages.done"] if downloads else []
+
+
 def artifacts(flag):
     """Return a params function: the flag and the artifact folders it takes, or nothing."""
 

@@ -1,7 +1,23 @@
-# Stages that only move data.
+# Stages that only move data. `fetch` is the one that needs a network.
+
+
+rule fetch:
+    output:
+        touch("results/fetch/packages.done"),
+    log:
+        "results/logs/fetch/packages.log",
+    container:
+        image("data")
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    shell:
+        "source-tasks fetch --cache results/fetch/packages > {log:q} 2>&1"
 
 
 rule source_tasks:
+    input:
+        packages=packages,
     output:
         "results/source_tasks/{key}/manifest.json",
     log:
@@ -17,11 +33,14 @@ rule source_tasks:
     params:
         flags=flags,
         seed=seed,
+        # A sandbox waits as often as it works.
+        workers=lambda wildcards, threads: 2 * threads,
     shell:
         """
         source-tasks {params.flags:q} \
             --seed {params.seed} \
-            --workers {threads} \
+            --workers {params.workers} \
+            --cache results/fetch/packages \
             --out results/source_tasks/{wildcards.key} \
             2>{log:q}
         """

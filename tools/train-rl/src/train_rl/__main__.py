@@ -24,8 +24,8 @@ from recipe_core.artifact import ArtifactWriter, open_artifact, work_dir
 from recipe_core.cli import Parser, add_common, entry, iso_date, positive
 from recipe_core.errors import BadInput
 from recipe_core.records import read_rows
-from train_rl.backends import BACKENDS, Job
 from train_rl.sampler import Sampler, SamplingSettings
+from train_rl.trainers import TRAINERS, Job
 
 _KEPT_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 # Written last into a checkpoint: one without it was cut off by a kill.
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="train-rl", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model artifact to start from")
     parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact to train on")
-    parser.add_argument("--backend", choices=BACKENDS, default="trl", help="trainer (default trl)")
+    parser.add_argument("--trainer", choices=TRAINERS, default="trl", help="trainer (default trl)")
     batch = parser.add_argument_group("batch")
     batch.add_argument("--steps", type=positive, default=8, help="optimiser steps (default 8)")
     batch.add_argument("--prompts", type=positive, default=8, help="tasks a step (default 8)")
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     sampling.add_argument("--settle", type=float, default=10.0, help="longest wait for a command in s (default 10)")
     sampling.add_argument("--concurrency", type=positive, default=8, help="trials at a time (default 8)")
     sampling.add_argument(
-        "--sandbox", choices=["auto", "apptainer", "bubblewrap"], default="auto", help="(default auto)"
+        "--backend", choices=["auto", "apptainer", "bubblewrap"], default="auto", help="of the sandbox (default auto)"
     )
     run_group = parser.add_argument_group("run")
     run_group.add_argument("--save-steps", type=positive, default=5, help="steps between checkpoints (default 5)")
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> None:
             concurrency=args.concurrency,
             agent_timeout=args.agent_timeout,
             settle=args.settle,
-            backend=args.sandbox,
+            backend=args.backend,
             seed=args.seed,
             date=args.date,
         )
@@ -166,7 +166,7 @@ def _train(job: Job, sampler: Sampler, checkpoint: Path | None, metrics: Path, t
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     import torch
 
-    from train_rl.backends.trl import train
+    from train_rl.trainers.trl import train
 
     torch.set_num_threads(threads)
     return train(job, sampler, checkpoint, metrics)

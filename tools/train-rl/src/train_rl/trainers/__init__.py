@@ -42,4 +42,4 @@ class Job:
     seed: int
 
 
-BACKENDS = ("trl",)
+TRAINERS = ("trl",)

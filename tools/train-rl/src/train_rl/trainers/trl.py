@@ -17,10 +17,10 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from train_rl.backends import Job
 from train_rl.episodes import Episode, episode
 from train_rl.estimators import rloo_n
 from train_rl.sampler import Sampler
+from train_rl.trainers import Job
 
 
 class RlooTrainer(GRPOTrainer):

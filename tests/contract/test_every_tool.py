@@ -1,0 +1,100 @@
+"""What holds for every stage's command line."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from recipe.plan import STAGES
+from recipe.schema import Stages
+
+ROOT = Path(__file__).resolve().parents[2]
+# Flags that the workflow sets itself, for every step of a stage.
+_SET_BY_RULES = {"help", "out", "seed", "date", "workers", "cache", "threads", "save-steps", "logging-steps"}
+
+
+def flags_of(stage: str) -> set[str]:
+    module = stage.replace("-", "_")
+    for name in ("cli", "__main__"):
+        try:
+            parser = importlib.import_module(f"{module}.{name}").build_parser()
+        except ModuleNotFoundError as error:
+            if error.name != f"{module}.{name}":
+                raise
+            continue
+        return {option.removeprefix("--") for action in parser._actions for option in action.option_strings}
+    raise AssertionError(f"{module} has no command line")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_recipe_key_is_a_flag(stage: str):
+    annotation = Stages.model_fields[stage.replace("-", "_")].annotation
+    model = annotation.__args__[1]  # type: ignore[union-attr]
+    keys = {info.alias or name for name, info in model.model_fields.items()} - {"from", "seed"}
+    assert keys - flags_of(stage) == set()
+    assert set(model.references.values()) - flags_of(stage) == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_one_name(stage: str):
+    module = stage.replace("-", "_")
+    assert (ROOT / "tools" / stage / "pyproject.toml").is_file()
+    assert f'{stage} = "{module}.' in (ROOT / "tools" / stage / "pyproject.toml").read_text()
+    rules = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    rule = re.search(rf"^rule {module}:\n(.*?)(?=^rule |\Z)", rules, re.S | re.M)
+    assert rule, f"no rule {module}"
+    assert f"results/{module}/{{key}}/manifest.json" in rule[1]
+    assert re.search(rf"^\s*{stage} \{{params", rule[1], re.M)
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "report", "recipe", "serve", "sandbox"])
+def test_help_is_fast_enough_to_ask_for_and_shows_an_example(stage: str, tool):
+    done = tool(stage, "--help", timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"^ +{stage} ", done.stdout, re.M), "no example in the help"
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "report", "recipe", "serve", "sandbox"])
+def test_an_unknown_flag_is_one_line_and_code_2(stage: str, tool):
+    done = tool(stage, "--no-such-flag")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith(f"{stage}: error:")
+
+
+TASK_READERS = {
+    "mix": ["--rows", "2"],
+    "filter-length": ["--min", "1"],
+    "rollout": ["--teacher", "reference", "--date", "2026-01-01"],
+    "evaluate": ["--endpoint", "http://127.0.0.1:9/v1", "--model-name", "x", "--label", "base", "--date", "2026-01-01"],
+}
+
+
+@pytest.mark.parametrize("stage", TASK_READERS)
+def test_a_truncated_table_is_one_line_that_names_it(stage: str, tool, tasks_artifact, tmp_path: Path):
+    tasks = tasks_artifact()
+    table = tasks / "tasks.parquet"
+    table.write_bytes(table.read_bytes()[:-200])
+    manifest = json.loads((tasks / "manifest.json").read_text())
+    manifest["files"]["tasks.parquet"]["bytes"] -= 200
+    (tasks / "manifest.json").write_text(json.dumps(manifest))
+    done = tool(stage, "--tasks", tasks, *TASK_READERS[stage], "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert str(table) in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", TASK_READERS)
+def test_a_missing_artifact_is_one_line_that_names_it(stage: str, tool, tmp_path: Path):
+    done = tool(stage, "--tasks", tmp_path / "absent", *TASK_READERS[stage], "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip().splitlines() == [
+        f"{stage}: error: {tmp_path / 'absent'}: no artifact here (manifest.json is missing); "
+        "build it or correct the path"
+    ]
