@@ -12,9 +12,11 @@ min_version("9.27")
 include: "workflow/rules/common.smk"
 
 
-# The profile says where the tools are; inside an image they are on PATH already.
+# The profile says where the tools are (inside an image they are on PATH already) and which sandbox runs on its machines.
 if "bin" in config:
-    shell.prefix(f"export PATH={Path(config['bin']).resolve()}:$PATH; ")
+    shell.prefix(
+        f"export PATH={Path(config['bin']).resolve()}:$PATH SANDBOX_BACKEND={config.get('sandbox', 'auto')}; "
+    )
 
 FILES = recipe_files(config.get("recipes", ""))
 RECIPES = {name: read_recipe(file) for name, file in FILES.items()}

@@ -190,11 +190,13 @@ BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Apptainer(
 
 
 def choose(name: str) -> Backend:
-    """Return a back end by name; `auto` takes the first that is installed.
+    """Return a back end by name; `auto` is the one that `SANDBOX_BACKEND` names, else the first that is installed.
 
     Raises:
         BadInput: an unknown name, or nothing is installed.
     """
+    if name == "auto":
+        name = os.environ.get("SANDBOX_BACKEND") or name
     if name == "auto":
         for backend in BACKENDS.values():
             if backend.program():
