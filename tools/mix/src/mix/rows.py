@@ -14,7 +14,7 @@ from recipe_core.errors import BadInput
 from recipe_core.records import TASK_SCHEMA, Row, read_batches, read_schema
 
 # Unpacked rows held at a time while writing; more rows than this are written in several passes over the input.
-MAX_BYTES_HELD = 256 * 1024 * 1024
+MAX_BYTES_HELD = 128 * 1024 * 1024
 
 
 class Place(NamedTuple):
@@ -112,6 +112,8 @@ def gather(paths: Sequence[Path], places: Sequence[Place], held: int) -> Iterato
         part = places[start : start + held]
         found = _read(paths, set(part))
         yield from (found[place] for place in part)
+        # Else these rows would stay in memory while the next ones are read.
+        del found
 
 
 def _read(paths: Sequence[Path], wanted: set[Place]) -> dict[Place, Row]:
