@@ -143,6 +143,5 @@ def rows_bar(rows_out: int | None, dropped: int, most: int) -> Markup:
     parts = [f'<rect class="kept" x="0" y="3" width="{kept:.2f}%" height="10"/>']
     if gone:
         parts.append(f'<rect class="dropped" x="{kept:.2f}%" y="3" width="{gone:.2f}%" height="10"/>')
-    return Markup(
-        f'<svg class="bar" height="16" role="img" aria-label="{rows_out} kept, {dropped} dropped">{"".join(parts)}</svg>'
-    )
+    label = f"{rows_out} kept, {dropped} dropped"
+    return Markup(f'<svg class="bar" height="16" role="img" aria-label="{label}">{"".join(parts)}</svg>')

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from report.page import by_source, duration, percent, points, verdict
+
+# Where no terminal gives a width, as in a log.
+_WIDTH = 110
+_STYLE: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
 
 
 def _count(value: int | None) -> str:
@@ -18,16 +23,16 @@ def _count(value: int | None) -> str:
 
 def stage_table(summary: Mapping[str, Any]) -> Table:
     """Return the steps with their rows, drops, exactness and digests."""
-    table = Table(title="Steps", title_justify="left")
-    table.add_column("step")
+    table = Table(title="Steps", **_STYLE)
+    table.add_column("step", overflow="fold")
     for name in ("rows in", "rows out"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("dropped", overflow="fold")
-    table.add_column("time", justify="right")
-    table.add_column("tier")
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("tier", no_wrap=True)
     table.add_column("digest", no_wrap=True)
     for stage in summary["stages"]:
-        dropped = ", ".join(f"{count} {reason}" for reason, count in stage["dropped"].items())
+        dropped = "\n".join(f"{count} {reason}" for reason, count in stage["dropped"].items())
         table.add_row(
             escape(stage["stage"]),
             _count(stage["rows_in"]),
@@ -42,11 +47,11 @@ def stage_table(summary: Mapping[str, Any]) -> Table:
 
 def score_table(summary: Mapping[str, Any]) -> Table:
     """Return pass@1 with its interval, a line a source and model."""
-    table = Table(title="pass@1 on held-out tasks", title_justify="left")
+    table = Table(title="pass@1 on held-out tasks", **_STYLE)
     for name in ("source", "model"):
         table.add_column(name)
     for name in ("pass@1", "95 % interval", "tasks", "attempts", "infra errors"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for source, scores in by_source(summary["scores"]).items():
         for score in scores:
             interval = score["ci95"]
@@ -65,7 +70,7 @@ def score_table(summary: Mapping[str, Any]) -> Table:
 
 def delta_table(summary: Mapping[str, Any]) -> Table:
     """Return the paired differences between models, in percentage points."""
-    table = Table(title="Paired differences in points", title_justify="left")
+    table = Table(title="Paired differences in points", **_STYLE)
     table.add_column("from, to")
     for name in ("difference", "95 % interval"):
         table.add_column(name, justify="right")
@@ -84,6 +89,8 @@ def delta_table(summary: Mapping[str, Any]) -> Table:
 def print_summary(summary: Mapping[str, Any], page: object) -> None:
     """Print the tables that have content, and where the page is."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     console.print(stage_table(summary))
     if summary["scores"]:
         console.print(score_table(summary))

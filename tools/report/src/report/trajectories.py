@@ -69,7 +69,7 @@ def choose(rows: Sequence[Mapping[str, Any]], wanted: int, seed: int) -> list[in
 
 
 def shown_steps(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps whose trajectories are shown: rollouts (what was kept of them where there are none), evaluations."""
+    """Return the steps whose trajectories are shown: evaluations, and rollouts or else what was kept of them."""
     traces = [step for step in steps if step.stage == "rollout"]
     traces = traces or [step for step in steps if step.stage == "filter-turns"]
     return [*traces, *(step for step in steps if step.stage == "evaluate")]
