@@ -15,11 +15,11 @@ WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 40
 
 
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Return round numbers within [low, high]: multiples of 1, 2 or 5 times a power of ten, about `about` of them.
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Return at most `about` + 1 round numbers within [low, high]: multiples of 1, 2 or 5 times a power of ten.
 
     >>> ticks(0, 100)
-    [0.0, 50.0, 100.0]
+    [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
     """
     if not high > low:
         return [low]
@@ -130,8 +130,7 @@ def interval_axis(low: float = 0.0, high: float = 1.0) -> Markup:
     parts = []
     for tick in ticks(low, high):
         at = 1 + 98 * (tick - low) / (high - low)
-        anchor = "start" if at < 3 else "end" if at > 97 else "middle"
-        parts.append(f'<text class="tick" x="{at:.2f}%" y="13" text-anchor="{anchor}">{short(100 * tick)} %</text>')
+        parts.append(f'<text class="tick" x="{at:.2f}%" y="13" text-anchor="middle">{short(100 * tick)} %</text>')
     return Markup(f'<svg class="bar" height="18" aria-hidden="true">{"".join(parts)}</svg>')
 
 
