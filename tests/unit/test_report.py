@@ -7,7 +7,7 @@ import math
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recipe_core.errors import BadInput
@@ -135,6 +135,8 @@ class TestCharts:
         assert len(found) <= 6
 
     @given(st.lists(st.tuples(st.integers(0, 10_000), finite), min_size=1, max_size=30))
+    @example([(0, 0.0), (1, 5e-324)])
+    @example([(0, 1e9), (1, math.nextafter(1e9, 2e9))])
     def test_lines_stay_inside_the_chart(self, series):
         chart = svg.line_chart(sorted(series), "loss")
         path = chart.split('points="')[1].split('"')[0]

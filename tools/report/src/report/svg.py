@@ -15,13 +15,21 @@ WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 40
 
 
+# Differences this small, absolutely or relatively, are lost in the arithmetic of an axis.
+_TINY, _CLOSE = 1e-200, 1e-9
+
+
+def _alike(low: float, high: float) -> bool:
+    return high - low <= max(_TINY, _CLOSE * max(abs(low), abs(high)))
+
+
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Return at most `about` + 1 round numbers within [low, high]: multiples of 1, 2 or 5 times a power of ten.
 
     >>> ticks(0, 100)
     [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
     """
-    if not high > low:
+    if _alike(low, high):
         return [low]
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
@@ -46,8 +54,8 @@ def extent(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     if 0 < low < 0.5 * high:
         low = 0.0
-    if low == high:
-        margin = abs(low) / 2 or 0.5
+    if _alike(low, high):
+        margin = max(abs(low), abs(high)) / 2 if abs(low) > _TINY else 0.5
         return low - margin, high + margin
     return low, high
 
