@@ -6,7 +6,6 @@
 PYTHON ?= python3
 PATH := $(CURDIR)/.venvs/bin:$(PATH)
 export PATH
-export PYTHONDONTWRITEBYTECODE := 1
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -169,6 +169,8 @@ def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) ->
     lock = ENVS / stack / "requirements.lock"
     install: list[str | Path] = [UV, "pip", "install", "--python", interpreter, "--quiet"]
     sync: list[str | Path] = [UV, "pip", "sync", "--python", interpreter, "--quiet", "--require-hashes", lock]
+    # Servers and harnesses import thousands of modules at every start; compiled once, they start in half the time.
+    sync.append("--compile-bytecode")
     attempt = subprocess.run(
         [str(word) for word in sync], env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True
     )

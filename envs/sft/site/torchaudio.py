@@ -1,1 +1,1 @@
-"""Stands in for torchaudio, which LLaMA-Factory imports for audio input; its wheels link CUDA, and text needs none of it."""
+"""Stands in for torchaudio, which LLaMA-Factory imports for audio; its wheels link CUDA, and text needs none of it."""

@@ -69,7 +69,7 @@ def with_reason(schema: pa.Schema) -> pa.Schema:
 
 def read_schema(path: Path) -> pa.Schema:
     """Return the columns of a Parquet file; raises BadInput when it is missing, truncated or not Parquet."""
-    with _readable(path), pq.ParquetFile(path) as file:
+    with _readable(path), pq.ParquetFile(path, pre_buffer=False) as file:
         return file.schema_arrow
 
 
@@ -93,7 +93,7 @@ def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[p
     Raises:
         BadInput: the file is missing, truncated, not Parquet, or lacks one of `columns`.
     """
-    with _readable(path), pq.ParquetFile(path) as file:
+    with _readable(path), pq.ParquetFile(path, pre_buffer=False) as file:
         known = file.schema_arrow.names
         for name in columns or ():
             if name not in known:

@@ -27,6 +27,8 @@ START_TIMEOUT_SEC = 30.0
 # Beyond a command's own time limit, for the agent to say so.
 GRACE_SEC = 30.0
 RUN_TIMEOUT_SEC = 600.0
+# For the last words of a launcher that was killed.
+COLLECT_SEC = 2.0
 OUTPUT_BYTES = 1 << 20
 CHUNK = 1 << 20
 DOWNLOAD_BYTES = 256 << 20
@@ -92,8 +94,8 @@ class Sandbox:
 
     async def _launch(self) -> None:
         argv = self._backend.argv(self.limits, self._python)
-        try:
-            self._process = await asyncio.create_subprocess_exec(
+        spawn = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 *argv,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -102,6 +104,15 @@ class Sandbox:
                 cwd="/",
                 start_new_session=True,
             )
+        )
+        try:
+            # Cancelled half-way, asyncio would kill the launcher, keep the agent's input open and wait for it for ever.
+            self._process = await asyncio.shield(spawn)
+        except asyncio.CancelledError:
+            self._process = await spawn
+            assert self._process.stdin
+            self._process.stdin.close()
+            raise
         except OSError as error:
             raise SandboxError(f"{self.backend}: {argv[0]} cannot be run: {error.strerror}") from None
         with suppress(ProcessLookupError):
@@ -304,7 +315,11 @@ class Sandbox:
 
     async def _kill_and_collect(self) -> bytes:
         self._kill()
-        return await self._stderr if self._stderr else b""
+        if self._stderr is None:
+            return b""
+        # An agent that outlives its launcher holds the pipe open, until `stop` closes its input.
+        done, _ = await asyncio.wait({self._stderr}, timeout=COLLECT_SEC)
+        return self._stderr.result() if done else b""
 
     async def stop(self) -> None:
         """End the sandbox and everything in it; it may be called again."""

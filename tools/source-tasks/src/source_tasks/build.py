@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 from recipe_core.tasks import pack_files, read_files, task_id, task_row
 from source_tasks.source import Candidate, Rejected
 
+# Sandboxes that may fail one after another before the run ends.
+SANDBOX_ATTEMPTS = 3
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -85,18 +88,25 @@ async def settle(candidate: Candidate, journal: Journal) -> Settled:
     Raises:
         sandbox.SandboxError: the sandbox itself failed, which says nothing about the candidate.
     """
-    from sandbox import validate_task
+    from sandbox import SandboxError, validate_task
 
     if found := journal.find(candidate):
         return found
-    finished = candidate
-    try:
-        if candidate.refine:
-            finished = await candidate.refine()
-        verdict = await validate_task(finished.files)
-        settled = Settled(finished, rejection(verdict.oracle, verdict.noop))
-    except Rejected as reason:
-        settled = Settled(finished, str(reason))
+    for attempt in range(SANDBOX_ATTEMPTS):
+        finished = candidate
+        try:
+            if candidate.refine:
+                finished = await candidate.refine()
+            verdict = await validate_task(finished.files)
+            settled = Settled(finished, rejection(verdict.oracle, verdict.noop))
+        except Rejected as reason:
+            settled = Settled(finished, str(reason))
+        except SandboxError:
+            # A machine that stood still for a while says nothing about the candidate: it gets another sandbox.
+            if attempt + 1 == SANDBOX_ATTEMPTS:
+                raise
+            continue
+        break
     journal.add(candidate, settled)
     return settled
 

@@ -164,6 +164,8 @@ def run(args: argparse.Namespace) -> None:
 def _train(job: Job, sampler: Sampler, checkpoint: Path | None, metrics: Path, threads: int) -> Path:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    # The model server and the sandboxes share the cores with training: waiting threads must not spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
     from train_rl.trainers.trl import train
