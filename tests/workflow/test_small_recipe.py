@@ -11,7 +11,7 @@ import pytest
 from recipe.plan import load_plan
 from recipe_core.artifact import open_artifact
 from recipe_core.records import read_rows
-from sandbox.bubblewrap import bwrap_path
+from sandbox.backends import BACKENDS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Path(__file__).with_name("small.yaml")
@@ -32,7 +32,17 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_every_stage_is_built_with_the_network_off(checkout: Path, tool):
-    offline = [bwrap_path(), "--dev-bind", "/", "/", "--unshare-net", "--die-with-parent", "--chdir", checkout, "--"]
+    offline = [
+        BACKENDS["bubblewrap"].require(),
+        "--dev-bind",
+        "/",
+        "/",
+        "--unshare-net",
+        "--die-with-parent",
+        "--chdir",
+        checkout,
+        "--",
+    ]
     reaches_out = tool(*offline, "python3", "-c", "import socket; socket.create_connection(('1.1.1.1', 53), 3)")
     assert "unreachable" in reaches_out.stderr
 
