@@ -106,7 +106,7 @@ def test_weights_are_reloaded_and_cached_prefixes_dropped(model, tmp_path):
             server.reload_weights(Path("/bad"))
     posts = [json.loads(line) for line in (tmp_path / "posts").read_text().splitlines()]
     assert [path for path, _ in posts] == ["/collective_rpc", "/reset_prefix_cache", "/collective_rpc"]
-    assert json.loads(posts[0][1]) == {"method": "reload_weights", "kwargs": {"weights_path": "/next"}}
+    assert json.loads(posts[0][1]) == {"method": "swap_weights", "kwargs": {"weights_path": "/next"}}
 
 
 def test_an_engine_that_dies_is_quoted_and_its_log_kept(model, tmp_path, monkeypatch):

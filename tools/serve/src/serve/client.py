@@ -99,7 +99,7 @@ class ModelServer:
         Raises:
             BadInput: the server is gone or refuses the weights.
         """
-        self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(model_dir)}})
+        self._post("/collective_rpc", {"method": "swap_weights", "kwargs": {"weights_path": str(model_dir)}})
         self._post("/reset_prefix_cache", None)
 
     def _post(self, path: str, body: dict[str, Any] | None) -> None:

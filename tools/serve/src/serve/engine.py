@@ -83,6 +83,7 @@ def engine_command(settings: EngineSettings, scratch: Path) -> tuple[list[str], 
         *("--generation-config", "vllm"),
         # Log-probabilities of the distribution that was sampled from, temperature and cuts applied.
         *("--logprobs-mode", "processed_logprobs"),
+        *("--worker-extension-cls", "serve.worker.WeightSwap"),
         "--disable-log-stats",
         "--disable-uvicorn-access-log",
     ]

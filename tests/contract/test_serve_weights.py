@@ -1,0 +1,67 @@
+"""Weights swapped in a running server are the weights that a fresh server serves: real vLLM, real models."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from recipe_core.artifact import ArtifactWriter
+from recipe_core.records import TRAJECTORY_SCHEMA, write_rows
+from serve.client import ModelServer
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ["amber", "brisk", "coral", "dusty", "eager", "frosty", "gentle", "humble"]
+
+
+@pytest.fixture
+def trajectories(tmp_path: Path) -> Path:
+    rows = []
+    for index in range(24):
+        name = f"{WORDS[index % 8]}-{WORDS[index // 8]}"
+        turns = [("user", f"Create the file {name}.txt."), ("assistant", f'{{"keystrokes": "touch {name}.txt\\n"}}')]
+        conversation = [{"role": role, "content": content} for role, content in turns]
+        rows.append({**dict.fromkeys(TRAJECTORY_SCHEMA.names), "conversations": conversation, "turns": 1})
+    out = tmp_path / "trajectories"
+    with ArtifactWriter(
+        out, stage="filter-turns", params={}, seed=0, inputs={}, tier="T0", package=["recipe_core"]
+    ) as writer:
+        write_rows(writer.path("trajectories.parquet"), TRAJECTORY_SCHEMA, rows)
+        writer.count(rows_in=len(rows), rows_out=len(rows))
+    return out
+
+
+def answer(server: ModelServer) -> tuple[str, list[float]]:
+    """Ask for a greedy completion; return it and its log-probabilities."""
+    body = {
+        "model": server.model,
+        "messages": [{"role": "user", "content": "Create the file amber-coral.txt."}],
+        "temperature": 0,
+        "max_tokens": 12,
+        "logprobs": True,
+    }
+    request = urllib.request.Request(
+        f"{server.base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        choice = json.load(response)["choices"][0]
+    return choice["message"]["content"], [token["logprob"] for token in choice["logprobs"]["content"]]
+
+
+@pytest.mark.full
+def test_swapped_weights_answer_as_a_fresh_server_does(trajectories: Path, tmp_path: Path, tool):
+    for seed in (1, 2):
+        done = tool("init-model", "--trajectories", trajectories, "--seed", seed, "--out", tmp_path / f"model-{seed}")
+        assert done.returncode == 0, done.stderr
+    command = (str(ROOT / ".venvs" / "bin" / "serve"),)
+    with ModelServer(tmp_path / "model-2", command=command) as server:
+        fresh = answer(server)
+        assert answer(server) == fresh
+    with ModelServer(tmp_path / "model-1", command=command) as server:
+        other = answer(server)
+        server.reload_weights(tmp_path / "model-2")
+        swapped = answer(server)
+    assert swapped == fresh
+    assert other != fresh
