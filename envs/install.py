@@ -150,7 +150,8 @@ def wanted_state(stack: str, spec: dict[str, Any]) -> str:
     files = [ENVS / stack / "requirements.lock", Path(__file__).resolve()]
     files += [path for path in (ENVS / stack / "site").rglob("*") if path.is_file()]
     files += [ROOT / "tools" / tool / "pyproject.toml" for tool in spec["tools"]]
-    return digest_of(files) + json.dumps(spec, sort_keys=True)
+    decisive = {name: spec[name] for name in ("python", "tools", "commands")}
+    return digest_of(files) + json.dumps(decisive, sort_keys=True)
 
 
 def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) -> None:
