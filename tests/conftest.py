@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from recipe_core.artifact import ArtifactWriter
-from recipe_core.records import TASK_SCHEMA, write_rows
+from recipe_core.records import TASK_SCHEMA, TRAJECTORY_SCHEMA, write_rows
 from recipe_core.tasks import TaskFile, task_row
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venvs" / "bin"
+WORDS = ["amber", "brisk", "coral", "dusty", "eager", "frosty", "gentle", "humble"]
 
 
 def small_task(
@@ -58,6 +59,24 @@ def tasks_artifact(tmp_path: Path) -> Callable[..., Path]:
         return write_tasks(tmp_path / name, rows)
 
     return make
+
+
+@pytest.fixture
+def trajectories(tmp_path: Path) -> Path:
+    """Return an artifact of 24 conversations of one question and one answer, each about another file."""
+    rows = []
+    for index in range(24):
+        name = f"{WORDS[index % 8]}-{WORDS[index // 8]}"
+        turns = [("user", f"Create the file {name}.txt."), ("assistant", f'{{"keystrokes": "touch {name}.txt\\n"}}')]
+        conversation = [{"role": role, "content": content} for role, content in turns]
+        rows.append({**dict.fromkeys(TRAJECTORY_SCHEMA.names), "conversations": conversation, "turns": 1})
+    out = tmp_path / "trajectories"
+    with ArtifactWriter(
+        out, stage="filter-turns", params={}, seed=0, inputs={}, tier="T0", package=["recipe_core"]
+    ) as writer:
+        write_rows(writer.path("trajectories.parquet"), TRAJECTORY_SCHEMA, rows)
+        writer.count(rows_in=len(rows), rows_out=len(rows))
+    return out
 
 
 @pytest.fixture

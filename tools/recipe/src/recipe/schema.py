@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 def _kebab(name: str) -> str:
@@ -141,7 +141,8 @@ class InitModel(Step):
     """Make the student that training starts from."""
 
     references = {"from_": "trajectories"}
-    from_: Annotated[StepReferences, Field(max_length=1)]
+    from_: Annotated[StepReferences, Field(max_length=1)] | None = None
+    pretrained: Literal["smollm2"] | None = None
     vocab_size: Annotated[int, Field(ge=300)] | None = None
     hidden_size: Count | None = None
     layers: Count | None = None
@@ -150,6 +151,12 @@ class InitModel(Step):
     mlp_size: Count | None = None
     max_length: Count | None = None
     circuit: Literal["copy", "none"] | None = None
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> InitModel:
+        if (self.from_ is None) == (self.pretrained is None):
+            raise ValueError("takes either `from` (trajectories for a tokenizer) or `pretrained`")
+        return self
 
 
 class TrainSft(Step):

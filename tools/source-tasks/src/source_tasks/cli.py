@@ -24,6 +24,7 @@ from typing import Any
 from recipe_core import cli
 from recipe_core.artifact import ArtifactWriter, work_dir
 from recipe_core.errors import BadInput, nearest
+from recipe_core.packages import cached_path, default_cache
 from recipe_core.progress import progress
 from recipe_core.records import TASK_SCHEMA, TableWriter, with_reason
 from source_tasks import sdist
@@ -116,7 +117,7 @@ async def _write(writer: ArtifactWriter, source: Source, families: tuple[str, ..
 def run(args: argparse.Namespace) -> None:
     """Make the artifact that the command line asks for."""
     entry: Entry = REGISTRY[args.source]
-    source = open_source(entry, args.cache or sdist.default_cache())
+    source = open_source(entry, args.cache or default_cache())
     families = chosen_families(source, args.families)
     with ArtifactWriter(
         args.out,
@@ -149,12 +150,12 @@ Example:
 
 def fetch(args: argparse.Namespace) -> None:
     """Fill the cache and say where each source distribution lies."""
-    cache = args.cache or sdist.default_cache()
+    cache = args.cache or default_cache()
     packages = sdist.load_lock()
     fetched = {package.name for package in sdist.fetch(packages, cache)}
     for package in packages:
         how = "fetched" if package.name in fetched else "in the cache"
-        print(f"{package.name} {package.version}: {how} ({sdist.cached_path(cache, package)})")
+        print(f"{package.name} {package.version}: {how} ({cached_path(cache, package)})")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -71,8 +71,8 @@ class Project:
 def function_key(package: str, path: str, function: str) -> str:
     """Return the held-out key of a function.
 
-    >>> function_key("polib", "polib.py", "_BaseFile.find")
-    'polib:polib.py:_BaseFile.find'
+    >>> function_key("xmltodict", "xmltodict.py", "_DictSAXHandler.push_data")
+    'xmltodict:xmltodict.py:_DictSAXHandler.push_data'
     """
     return f"{package}:{path}:{function}"
 

@@ -16,20 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from recipe_core.artifact import ArtifactWriter, open_artifact, work_dir
+from recipe_core.checkpoints import last_checkpoint, publish_model
 from recipe_core.cli import Parser, add_common, entry, iso_date, positive
 from recipe_core.errors import BadInput
 from recipe_core.records import read_rows
 from train_rl.sampler import Sampler, SamplingSettings
 from train_rl.trainers import TRAINERS, Job
-
-_KEPT_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
-# Written last into a checkpoint: one without it was cut off by a kill.
-_LAST_FILE = "trainer_state.json"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,12 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
     run_group.add_argument("--date", type=iso_date, default="1970-01-01", help="written into trials' rows")
     add_common(parser)
     return parser
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint below a folder, or None."""
-    whole = [path for path in folder.glob("checkpoint-*") if (path / _LAST_FILE).is_file()]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def make_job(args: argparse.Namespace, task_ids: tuple[str, ...], work: Path) -> Job:
@@ -150,11 +140,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"going on from {checkpoint.name}", file=sys.stderr)
         with Sampler(args.model, path, settings, work / "trials") as sampler:
             trained = _train(job, sampler, checkpoint, writer.path("metrics.jsonl"), args.threads)
-        for file in (trained / "config.json", *sorted(trained.glob("*.safetensors*"))):
-            shutil.copyfile(file, writer.path(file.name))
-        for name in _KEPT_FILES:
-            if (model.path / name).is_file():
-                shutil.copyfile(model.path / name, writer.path(name))
+        publish_model(trained, model, writer)
         writer.count(rows_in=len(task_ids), rows_out=len(task_ids))
         writer.provenance(resumed=bool(checkpoint))
         last = writer.path("metrics.jsonl").read_text().splitlines()[-1:]

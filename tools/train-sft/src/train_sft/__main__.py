@@ -14,22 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact, work_dir
+from recipe_core.checkpoints import last_checkpoint, publish_model
 from recipe_core.cli import Parser, add_common, entry, positive
 from recipe_core.errors import BadInput
 from recipe_core.records import read_rows
-from train_sft.checkpoints import last_checkpoint
 from train_sft.config import hyperparameters, run_settings
 from train_sft.export import write_dataset
 
-# Taken from the model that training began with: it changes weights and nothing else.
-_KEPT_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 _PROGRESS_LINES_KEPT = 12
 
 
@@ -162,11 +159,7 @@ def _has_cuda() -> bool:
 def _collect(trained: Path, start: Artifact, writer: ArtifactWriter, decisive: dict[str, Any]) -> None:
     import yaml
 
-    for file in (trained / "config.json", *sorted(trained.glob("*.safetensors*"))):
-        shutil.copyfile(file, writer.path(file.name))
-    for name in _KEPT_FILES:
-        if (start.path / name).is_file():
-            shutil.copyfile(start.path / name, writer.path(name))
+    publish_model(trained, start, writer)
     write_metrics(trained / "trainer_state.json", writer.path("metrics.jsonl"))
     writer.path("llamafactory.yaml").write_text(yaml.safe_dump(decisive, sort_keys=True))
 

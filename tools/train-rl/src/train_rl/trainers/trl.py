@@ -23,6 +23,11 @@ from train_rl.sampler import Sampler
 from train_rl.trainers import Job
 
 
+def verifier(completions: list[Any], trial_reward: list[float | None], **_: Any) -> list[float | None]:
+    """Return the rewards that came with the trials; TRL insists on a function and logs its name."""
+    return trial_reward
+
+
 class RlooTrainer(GRPOTrainer):
     """GRPO's trainer with trials as rollouts and `rloo_n` as the advantage."""
 
@@ -30,8 +35,7 @@ class RlooTrainer(GRPOTrainer):
         tokenizer = AutoTokenizer.from_pretrained(job.model)
         super().__init__(
             model=AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32),
-            # The rewards come with the trials; TRL insists on a function.
-            reward_funcs=lambda completions, trial_reward, **_: trial_reward,
+            reward_funcs=verifier,
             args=config,
             train_dataset=Dataset.from_dict({"prompt": list(job.task_ids)}),
             processing_class=tokenizer,
