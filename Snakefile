@@ -21,7 +21,7 @@ if "bin" in config:
 FILES = recipe_files(config.get("recipes", ""))
 RECIPES = {name: read_recipe(file) for name, file in FILES.items()}
 STEPS = {step.key: step for steps in RECIPES.values() for step in steps.values()}
-REPORTS = {report_key(steps): steps for steps in RECIPES.values()}
+REPORTS = {report_key(name, steps): name for name, steps in RECIPES.items()}
 
 
 wildcard_constraints:

@@ -13,8 +13,8 @@ from recipe.plan import STAGES
 from recipe.schema import Stages
 
 ROOT = Path(__file__).resolve().parents[2]
-# Flags that the workflow sets itself, for every step of a stage.
-_SET_BY_RULES = {"help", "out", "seed", "date", "workers", "cache", "threads", "save-steps", "logging-steps"}
+# Flags that decide nothing of the result, or that rules set for every step.
+_NO_KEYS = {"-h", "help", "out", "seed", "date", "workers", "cache", "save-steps", "logging-steps"}
 
 
 def flags_of(stage: str) -> set[str]:
@@ -31,12 +31,13 @@ def flags_of(stage: str) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_recipe_key_is_a_flag(stage: str):
+def test_recipe_keys_and_flags_are_the_same(stage: str):
     annotation = Stages.model_fields[stage.replace("-", "_")].annotation
     model = annotation.__args__[1]  # type: ignore[union-attr]
     keys = {info.alias or name for name, info in model.model_fields.items()} - {"from", "seed"}
-    assert keys - flags_of(stage) == set()
-    assert set(model.references.values()) - flags_of(stage) == set()
+    named = keys | set(model.references.values())
+    assert named - flags_of(stage) == set()
+    assert {flag for flag in flags_of(stage) - named - _NO_KEYS if not flag.startswith("no-")} == set()
 
 
 @pytest.mark.parametrize("stage", STAGES)

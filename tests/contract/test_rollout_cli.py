@@ -186,7 +186,7 @@ def test_an_unreachable_endpoint_is_one_line(tasks, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    line = one_line(run("--tasks", tasks, "--endpoint", url, "--model", "m", *COMMON, "--out", tmp_path / "out"))
+    line = one_line(run("--tasks", tasks, "--endpoint", url, "--model-name", "m", *COMMON, "--out", tmp_path / "out"))
     assert url in line and "start the server" in line
     assert not (tmp_path / "out").exists()
 
@@ -199,7 +199,7 @@ def test_a_model_that_returns_junk_fails_by_itself_and_its_key_is_not_written(ta
                 tasks,
                 "--endpoint",
                 url,
-                "--model",
+                "--model-name",
                 "m",
                 "--max-turns",
                 2,
@@ -228,7 +228,7 @@ def test_an_endpoint_that_answers_500_is_infrastructure_and_nothing_is_published
             tasks,
             "--endpoint",
             url,
-            "--model",
+            "--model-name",
             "m",
             "--retries",
             0,
@@ -250,7 +250,7 @@ def test_an_endpoint_that_hangs_is_infrastructure_even_when_the_agents_time_runs
             tasks,
             "--endpoint",
             url,
-            "--model",
+            "--model-name",
             "m",
             "--retries",
             0,
@@ -267,7 +267,7 @@ def test_an_agent_that_runs_out_of_time_is_judged_by_what_it_did(tmp_path):
     keys = "sort names.txt > sorted.txt; echo 0 > out.txt; sleep 60\n"
     answer = {"analysis": "", "plan": "", "commands": [{"keystrokes": keys, "duration": 60}]}
     with endpoint(lambda handler: handler.reply(200, chat(json.dumps(answer)))) as (url, _):
-        words = ("--tasks", tasks, "--endpoint", url, "--model", "m", *COMMON, "--out", tmp_path / "out")
+        words = ("--tasks", tasks, "--endpoint", url, "--model-name", "m", *COMMON, "--out", tmp_path / "out")
         done = run(*words, "--agent-timeout", 4)
     assert done.returncode == 0, done.stderr
     (found,) = rows_of(tmp_path / "out")
@@ -303,11 +303,11 @@ def test_tasks_that_cannot_be_run_are_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "expected one of --teacher, --endpoint, --model-dir; got none of them"),
+        ((), "expected one of --teacher, --model, --endpoint; got none of them"),
         (("--teacher", "reference", "--endpoint", "http://h/v1"), "got --teacher and --endpoint"),
         (("--endpoint", "http://h/v1"), "--endpoint needs --model"),
-        (("--endpoint", "h", "--model", "m"), "expected a URL"),
-        (("--teacher", "reference", "--model", "m"), "--model belongs to --endpoint"),
+        (("--endpoint", "h", "--model-name", "m"), "expected a URL"),
+        (("--teacher", "reference", "--model-name", "m"), "--model belongs to --endpoint"),
     ],
 )
 def test_flags_that_do_not_belong_together_are_one_line(tasks, tmp_path, words, said):

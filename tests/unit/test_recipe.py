@@ -47,7 +47,7 @@ def test_a_change_rekeys_its_step_and_what_follows_and_nothing_else(tmp_path: Pa
     after = planned(tmp_path, SMALL.replace("attempts: 2", "attempts: 3"))
     changed = {name for name in before if before[name].key != after[name].key}
     assert changed == {"rollout/train", "filter-turns/train"}
-    assert report_key(before) != report_key(after)
+    assert report_key("small", before) != report_key("small", after)
 
 
 def test_names_of_steps_and_of_the_recipe_decide_no_key(tmp_path: Path):

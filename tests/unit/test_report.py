@@ -185,13 +185,13 @@ class TestPage:
             "scores": [{**score, "ci95": [0.0, 0.5]}],
             "deltas": [],
         }
-        page = render(summary, [Curve(HOSTILE, HOSTILE, ((0.0, 1.0),))], [trajectory])
+        page = render(HOSTILE, summary, [Curve(HOSTILE, HOSTILE, ((0.0, 1.0),))], [trajectory])
         parser = Scripts()
         parser.feed(page)
         assert parser.tags.count("script") == 2
         assert "img" not in parser.tags
         assert all(address.startswith(("#", "data:,")) for address in parser.addresses)
-        assert page == render(summary, [Curve(HOSTILE, HOSTILE, ((0.0, 1.0),))], [trajectory])
+        assert page == render(HOSTILE, summary, [Curve(HOSTILE, HOSTILE, ((0.0, 1.0),))], [trajectory])
 
     def test_one_prompt_is_kept_once(self):
         found = share_prompts([{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}])

@@ -94,7 +94,8 @@ def date(wildcards):
 def reported_manifests(wildcards):
     """The manifests of every step of the recipe."""
     return [
-        f"{step.artifact}/manifest.json" for step in REPORTS[wildcards.key].values()
+        f"{step.artifact}/manifest.json"
+        for step in RECIPES[REPORTS[wildcards.key]].values()
     ]
 
 
@@ -102,14 +103,19 @@ def reported_artifacts(wildcards):
     """`--artifact stage/step=FOLDER` for every step of the recipe, in pipeline order."""
     return [
         word
-        for name, step in REPORTS[wildcards.key].items()
+        for name, step in RECIPES[REPORTS[wildcards.key]].items()
         for word in ("--artifact", f"{name}={step.artifact}")
     ]
 
 
+def reported_recipe(wildcards):
+    """The recipe that a report is about."""
+    return REPORTS[wildcards.key]
+
+
 def report_manifest(wildcards):
     """The manifest of the recipe's report."""
-    return f"{artifact_path('report', report_key(RECIPES[wildcards.recipe]))}/manifest.json"
+    return f"{artifact_path('report', report_key(wildcards.recipe, RECIPES[wildcards.recipe]))}/manifest.json"
 
 
 def recipe_file(wildcards):

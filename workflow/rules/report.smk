@@ -17,8 +17,15 @@ rule report:
         runtime=30,
     params:
         artifacts=reported_artifacts,
+        recipe=reported_recipe,
     shell:
-        "report {params.artifacts:q} --quiet --out results/report/{wildcards.key} 2> {log:q}"
+        """
+        report {params.artifacts:q} \
+            --recipe {params.recipe:q} \
+            --quiet \
+            --out results/report/{wildcards.key} \
+            2>{log:q}
+        """
 
 
 rule link:

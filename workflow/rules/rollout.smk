@@ -4,7 +4,7 @@
 rule rollout:
     input:
         tasks=inputs("tasks"),
-        model=inputs("model-dir"),
+        model=inputs("model"),
     output:
         "results/rollout/{key}/manifest.json",
     log:
@@ -19,7 +19,7 @@ rule rollout:
         runtime=1440,
     params:
         tasks=artifacts("tasks"),
-        model=artifacts("model-dir"),
+        model=artifacts("model"),
         flags=flags,
         seed=seed,
         date=date,

@@ -40,50 +40,18 @@ SCORES = "scores.json"
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    from rollout.__main__ import add_sampling_flags, add_trial_flags
+    from rollout.__main__ import add_model_flags, add_sampling_flags, add_trial_flags
 
     parser = Parser(prog="evaluate", description=__doc__)
     parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact, held out of training")
     parser.add_argument("--label", choices=LABELS, required=True, help="which model this is in the report")
     model = parser.add_argument_group("model (one of --model, --endpoint)")
-    model.add_argument("--model", type=Path, metavar="DIR", help="model artifact, served for the time of the run")
-    model.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, ending in /v1")
-    model.add_argument("--model-name", metavar="NAME", help="the model's name there")
-    model.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
+    add_model_flags(model)
     add_sampling_flags(parser)
     add_trial_flags(parser, attempts=3)
     add_common(parser)
     parser.add_argument("--date", type=iso_date, required=True, help="recorded in every row")
     return parser
-
-
-def endpoint_of(args: argparse.Namespace) -> Endpoint:
-    """Return the endpoint that the flags name; for `--model` it has no URL yet.
-
-    Raises:
-        BadInput: no model or two of them, or flags that do not belong together.
-    """
-    from rollout.__main__ import sampling_of
-    from rollout.settings import Endpoint
-
-    if bool(args.model) == bool(args.endpoint):
-        raise BadInput(f"expected one of --model and --endpoint; got {'both' if args.model else 'neither'}")
-    for flag, value in (("--model-name", args.model_name), ("--api-key-env", args.api_key_env)):
-        if value and not args.endpoint:
-            raise BadInput(f"{flag} belongs to --endpoint; leave it out")
-    if args.endpoint and not args.model_name:
-        raise BadInput("--endpoint needs --model-name, the model's name there")
-    if args.endpoint and not args.endpoint.startswith(("http://", "https://")):
-        raise BadInput(f"--endpoint {args.endpoint!r}: expected a URL such as http://localhost:8000/v1")
-    return Endpoint(
-        model=args.model_name or args.model.name,
-        base_url=args.endpoint or "",
-        provider="openai-compatible" if args.endpoint else "vllm",
-        api_key_env=args.api_key_env,
-        sampling=sampling_of(args),
-        extra_body=args.extra_body,
-        request_timeout_sec=args.request_timeout,
-    )
 
 
 def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
@@ -104,7 +72,9 @@ def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """Check the flags, then run the trials, score them and publish the artifact."""
-    endpoint = endpoint_of(args)
+    from rollout.__main__ import model_endpoint
+
+    endpoint = model_endpoint(args, ("--model", "--endpoint"))
     tasks = open_artifact(args.tasks)
     inputs: dict[str, Artifact] = {"tasks": tasks}
     if args.model:

@@ -73,7 +73,7 @@ def link_artifacts(name: str, steps: dict[str, PlannedStep]) -> None:
     home = Path("results") / "recipes" / name
     for step in steps.values():
         _point(home / step.name, step.artifact)
-    report = artifact_path("report", report_key(steps))
+    report = artifact_path("report", report_key(name, steps))
     for file in ("summary.json", "index.html"):
         _point(home / file, report / file)
 

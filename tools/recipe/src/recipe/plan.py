@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ def _flag(name: str, value: Any) -> Iterator[str]:
         return
     if isinstance(value, list):
         yield ",".join(map(str, value))
+    elif name == "extra-body":
+        yield json.dumps(value, sort_keys=True)
     elif isinstance(value, dict):
         yield ",".join(f"{key}={item}" for key, item in sorted(value.items()))
     else:
@@ -183,6 +186,8 @@ def load_plan(path: Path) -> dict[str, PlannedStep]:
     return plan(load_recipe(path), str(path))
 
 
-def report_key(steps: dict[str, PlannedStep]) -> str:
-    """Return the key of the report over all steps of a recipe."""
-    return value_digest({"stage": "report", "steps": {name: step.key for name, step in steps.items()}})[:KEY_DIGITS]
+def report_key(recipe: str, steps: dict[str, PlannedStep]) -> str:
+    """Return the key of the report over all steps of the recipe with that name."""
+    return value_digest(
+        {"stage": "report", "recipe": recipe, "steps": {name: step.key for name, step in steps.items()}}
+    )[:KEY_DIGITS]

@@ -112,18 +112,32 @@ class Trials(Step):
     backend: Backend | None = None
 
 
-class Rollout(Trials):
-    """Let a teacher work on tasks and record what it does."""
+class ModelTrials(Trials):
+    """Trials of a model: an artifact (`model`) or one behind an API (`endpoint`, `model-name`)."""
 
-    references = {"from_": "tasks", "model_dir": "model-dir"}
+    references = {"from_": "tasks", "model": "model"}
     from_: Annotated[StepReferences, Field(max_length=1)]
-    model_dir: StepReference | None = None
-    teacher: Literal["reference"] | None = None
+    model: StepReference | None = None
     endpoint: str | None = None
-    model: str | None = None
+    model_name: str | None = None
     api_key_env: str | None = None
     attempts: Count | None = None
     retries: Annotated[int, Field(ge=0)] | None = None
+    request_timeout: Positive | None = None
+    extra_body: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_model(self) -> ModelTrials:
+        choices = [name for name in ("teacher", "model", "endpoint") if name in type(self).model_fields]
+        if sum(getattr(self, name) is not None for name in choices) != 1:
+            raise ValueError(f"takes one of {', '.join(choices)}")
+        return self
+
+
+class Rollout(ModelTrials):
+    """Let a teacher work on tasks and record what it does."""
+
+    teacher: Literal["reference"] | None = None
 
 
 class FilterTurns(Step):
@@ -169,6 +183,7 @@ class TrainSft(Step):
     cutoff: Count | None = None
     mask_history: bool | None = None
     packing: bool | None = None
+    keep_order: bool | None = None
     learning_rate: Positive | None = None
     batch_size: Count | None = None
     micro_batch_size: Count | None = None
@@ -178,6 +193,7 @@ class TrainSft(Step):
     adam_beta1: Share | None = None
     adam_beta2: Share | None = None
     clip: Positive | None = None
+    threads: Count | None = None
 
 
 class TrainRl(Trials):
@@ -200,17 +216,13 @@ class TrainRl(Trials):
     clip_low: Positive | None = None
     clip_high: Positive | None = None
     max_model_len: Count | None = None
+    threads: Count | None = None
 
 
-class Evaluate(Trials):
+class Evaluate(ModelTrials):
     """Score a model on held-out tasks."""
 
-    references = {"model": "model", "from_": "tasks"}
-    model: StepReference
-    from_: Annotated[StepReferences, Field(max_length=1)]
     label: Literal["base", "sft", "rl"]
-    attempts: Count | None = None
-    retries: Annotated[int, Field(ge=0)] | None = None
 
 
 class Stages(BaseModel):

@@ -1,6 +1,7 @@
 """Report what a recipe built: a table, a self-contained page and a summary.
 
-    report --artifact mix/train=results/mix/aaa --artifact evaluate/sft=results/evaluate/bbb --out results/report/ccc
+    report --recipe demo --artifact mix/train=results/mix/aaa --artifact evaluate/sft=results/evaluate/bbb \\
+        --out results/report/ccc
 
 Give the artifacts of all steps, in pipeline order. Writes summary.json and index.html, and prints the table.
 
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="STAGE/STEP=DIR",
         help="a step's name and artifact; repeat it, in pipeline order",
     )
+    parser.add_argument("--recipe", default="recipe", metavar="NAME", help="the page's title (default recipe)")
     parser.add_argument("--quiet", action="store_true", help="print no table")
     add_common(parser)
     return parser
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     with ArtifactWriter(
         args.out,
         stage="report",
-        params={"steps": [step.name for step in steps]},
+        params={"recipe": args.recipe, "steps": [step.name for step in steps]},
         seed=args.seed,
         inputs={"artifacts": [step.artifact for step in steps]},
         tier="T2",
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
             from report.trajectories import sample
 
             summary = summarise(steps, args.seed)
-            page = render(summary, training_curves(steps), sample(steps, args.seed))
+            page = render(args.recipe, summary, training_curves(steps), sample(steps, args.seed))
             writer.path("summary.json").write_text(canonical_json(summary))
             writer.path("index.html").write_text(page, encoding="utf-8")
             writer.count(rows_in=None, rows_out=len(steps))

@@ -86,10 +86,13 @@ def share_prompts(trajectories: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"prompts": prompts, "trajectories": entries}
 
 
-def render(summary: Mapping[str, Any], curves: Sequence[Curve], trajectories: Sequence[Mapping[str, Any]]) -> str:
+def render(
+    recipe: str, summary: Mapping[str, Any], curves: Sequence[Curve], trajectories: Sequence[Mapping[str, Any]]
+) -> str:
     """Return the page as HTML, determined by the arguments.
 
     Args:
+        recipe: its name, the page's title.
         summary: as :func:`report.summary.summarise` returns it.
         curves: learning curves.
         trajectories: as :func:`report.trajectories.sample` returns them.
@@ -107,6 +110,7 @@ def render(summary: Mapping[str, Any], curves: Sequence[Curve], trajectories: Se
         script=Markup(script),
         style_hash=_policy_hash(style),
         script_hash=_policy_hash(script),
+        recipe=recipe,
         summary=summary,
         scores=by_source(summary["scores"]),
         curves=by_step(curves),

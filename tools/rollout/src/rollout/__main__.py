@@ -3,7 +3,7 @@
     rollout --tasks results/mix/aaa --teacher reference --date 2026-01-01 --out results/rollout/bbb
     rollout --tasks results/mix/aaa --endpoint http://localhost:8000/v1 --model qwen3 --date 2026-01-01 --out OUT
     rollout --tasks results/mix/aaa --endpoint https://api.example.org/v1 --model big --api-key-env EXAMPLE_KEY …
-    rollout --tasks results/mix/aaa --model-dir results/train_sft/ccc --date 2026-01-01 --out OUT
+    rollout --tasks results/mix/aaa --model results/train_sft/ccc --date 2026-01-01 --out OUT
 
 Each trial runs in a sandbox of its own, in a real tmux, and ends with the task's verifier. A run that was killed goes
 on where it was when the same command is given again. Rows are sorted by task and attempt.
@@ -73,6 +73,45 @@ def add_sampling_flags(parser: argparse.ArgumentParser, title: str = "sampling")
     )
 
 
+def add_model_flags(group: argparse._ArgumentGroup) -> None:
+    """Add the flags that :func:`model_endpoint` reads, but those of sampling."""
+    group.add_argument("--model", type=Path, metavar="DIR", help="model artifact, served for the time of the run")
+    group.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, ending in /v1")
+    group.add_argument("--model-name", metavar="NAME", help="the model's name there")
+    group.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
+
+
+def model_endpoint(args: argparse.Namespace, choices: Sequence[str]) -> Endpoint:
+    """Return the endpoint that the flags name; for `--model` it has no URL yet.
+
+    Args:
+        args: the command line.
+        choices: the flags of which one has to be given, for the error.
+
+    Raises:
+        BadInput: no model or two of them, or flags that do not belong together.
+    """
+    if bool(args.model) == bool(args.endpoint):
+        given = "--model and --endpoint" if args.model else "none of them"
+        raise BadInput(f"expected one of {', '.join(choices)}; got {given}")
+    for flag, value in (("--model-name", args.model_name), ("--api-key-env", args.api_key_env)):
+        if value and not args.endpoint:
+            raise BadInput(f"{flag} belongs to --endpoint, not to --model; leave it out")
+    if args.endpoint and not args.model_name:
+        raise BadInput("--endpoint needs --model-name, the model's name there")
+    if args.endpoint and not args.endpoint.startswith(("http://", "https://")):
+        raise BadInput(f"--endpoint {args.endpoint!r}: expected a URL such as http://localhost:8000/v1")
+    return Endpoint(
+        model=args.model_name or args.model.name,
+        base_url=args.endpoint or "",
+        provider="openai-compatible" if args.endpoint else "vllm",
+        api_key_env=args.api_key_env,
+        sampling=sampling_of(args),
+        extra_body=args.extra_body,
+        request_timeout_sec=args.request_timeout,
+    )
+
+
 def add_trial_flags(parser: argparse.ArgumentParser, attempts: int) -> None:
     """Add the flags that :func:`settings_of` reads, and `--attempts` with its default."""
     trials = parser.add_argument_group("trials")
@@ -124,12 +163,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = Parser(prog="rollout", description=__doc__)
     parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact")
-    teacher = parser.add_argument_group("teacher (one of --teacher, --endpoint, --model-dir)")
+    teacher = parser.add_argument_group("teacher (one of --teacher, --model, --endpoint)")
     teacher.add_argument("--teacher", choices=[REFERENCE], help="the built-in teacher, which plays reference solutions")
-    teacher.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, ending in /v1")
-    teacher.add_argument("--model", metavar="NAME", help="the model's name there")
-    teacher.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
-    teacher.add_argument("--model-dir", type=Path, metavar="DIR", help="model artifact, served for the time of the run")
+    add_model_flags(teacher)
     add_sampling_flags(parser, "sampling (not for --teacher)")
     add_trial_flags(parser, attempts=1)
     add_common(parser)
@@ -138,33 +174,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def endpoint_of(args: argparse.Namespace) -> Endpoint:
-    """Return the endpoint that the flags name; for `--model-dir` it has no URL yet.
+    """Return the teacher's endpoint; for `--model` it has no URL yet.
 
     Raises:
         BadInput: none or several teachers, or flags that do not belong together.
     """
-    chosen = [flag for flag in ("--teacher", "--endpoint", "--model-dir") if getattr(args, flag[2:].replace("-", "_"))]
-    if len(chosen) != 1:
-        given = " and ".join(chosen) or "none of them"
-        raise BadInput(f"expected one of --teacher, --endpoint, --model-dir; got {given}")
-    for flag, value in (("--model", args.model), ("--api-key-env", args.api_key_env)):
-        if value and not args.endpoint:
-            raise BadInput(f"{flag} belongs to --endpoint, not to {chosen[0]}; leave it out")
-    if args.teacher:
-        return REFERENCE_ENDPOINT
-    if args.endpoint and not args.model:
-        raise BadInput("--endpoint needs --model, the model's name there")
-    if args.endpoint and not args.endpoint.startswith(("http://", "https://")):
-        raise BadInput(f"--endpoint {args.endpoint!r}: expected a URL such as http://localhost:8000/v1")
-    return Endpoint(
-        model=args.model or args.model_dir.name,
-        base_url=args.endpoint or "",
-        provider="openai-compatible" if args.endpoint else "vllm",
-        api_key_env=args.api_key_env,
-        sampling=sampling_of(args),
-        extra_body=args.extra_body,
-        request_timeout_sec=args.request_timeout,
-    )
+    if not args.teacher:
+        return model_endpoint(args, ("--teacher", "--model", "--endpoint"))
+    for name in ("model", "endpoint", "model_name", "api_key_env"):
+        if getattr(args, name):
+            raise BadInput(f"--{name.replace('_', '-')} does not go with --teacher; leave one of them out")
+    return REFERENCE_ENDPOINT
 
 
 def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
@@ -202,14 +222,14 @@ def check_tasks(path: Path, *, solution: bool) -> list[str]:
 
 
 @contextlib.contextmanager
-def served(endpoint: Endpoint, model_dir: Path | None) -> Iterator[Endpoint]:
+def served(endpoint: Endpoint, model: Path | None) -> Iterator[Endpoint]:
     """Yield the endpoint, with a model server behind it while the block runs where a model folder was given."""
-    if model_dir is None:
+    if model is None:
         yield endpoint
         return
     from serve.client import ModelServer
 
-    with ModelServer(model_dir) as server:
+    with ModelServer(model) as server:
         yield dataclasses.replace(endpoint, base_url=server.base_url, model=server.model)
 
 
@@ -236,7 +256,7 @@ def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint
             classes[row["error_class"] or "none"] += 1
             bar.advance()
 
-        with served(endpoint, args.model_dir) as ready:
+        with served(endpoint, args.model) as ready:
             asyncio.run(engine.run_each(requests(), ready, settings, work, finished))
     elapsed = time.monotonic() - started
     names = [f"{task_id}__{attempt}" for task_id in sorted(ids) for attempt in range(args.attempts)]
@@ -273,8 +293,8 @@ def run(args: argparse.Namespace) -> None:
     endpoint = endpoint_of(args)
     tasks = open_artifact(args.tasks)
     inputs: dict[str, Artifact] = {"tasks": tasks}
-    if args.model_dir:
-        inputs["model"] = open_artifact(args.model_dir)
+    if args.model:
+        inputs["model"] = open_artifact(args.model)
     with ArtifactWriter(
         args.out,
         stage="rollout",

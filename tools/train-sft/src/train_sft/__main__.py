@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--cutoff", type=positive, default=2048, help="tokens of a conversation kept (default 2048)")
     data.add_argument("--mask-history", action="store_true", help="loss on the last assistant message only")
     data.add_argument("--packing", action="store_true", help="several conversations a sequence, kept apart by the mask")
-    data.add_argument("--shuffle", action=argparse.BooleanOptionalAction, default=True, help="new order every epoch")
+    data.add_argument("--keep-order", action="store_true", help="the rows' order in every epoch, instead of new ones")
     optimiser = parser.add_argument_group("optimiser (AdamW, cosine schedule)")
     optimiser.add_argument("--learning-rate", type=float, default=4e-5, help="peak (default 4e-5)")
     optimiser.add_argument("--batch-size", type=positive, default=8, help="conversations a step (default 8)")

@@ -26,7 +26,7 @@ def hyperparameters(args: argparse.Namespace, *, cuda: bool) -> dict[str, Any]:
         "mask_history": args.mask_history,
         "packing": args.packing,
         "neat_packing": args.packing,
-        "disable_shuffling": not args.shuffle,
+        "disable_shuffling": args.keep_order,
         "flash_attn": "fa2" if cuda else "sdpa",
         "disable_gradient_checkpointing": not cuda,
         "use_cpu": not cuda,
