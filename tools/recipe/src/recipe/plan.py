@@ -188,6 +188,5 @@ def load_plan(path: Path) -> dict[str, PlannedStep]:
 
 def report_key(recipe: str, steps: dict[str, PlannedStep]) -> str:
     """Return the key of the report over all steps of the recipe with that name."""
-    return value_digest(
-        {"stage": "report", "recipe": recipe, "steps": {name: step.key for name, step in steps.items()}}
-    )[:KEY_DIGITS]
+    identity = {"stage": "report", "recipe": recipe, "steps": {name: step.key for name, step in steps.items()}}
+    return value_digest(identity)[:KEY_DIGITS]

@@ -1,6 +1,6 @@
 """Report what a recipe built: a table, a self-contained page and a summary.
 
-    report --recipe demo --artifact mix/train=results/mix/aaa --artifact evaluate/sft=results/evaluate/bbb \\
+    report --artifact mix/train=results/mix/aaa --artifact evaluate/sft=results/evaluate/bbb --recipe demo \\
         --out results/report/ccc
 
 Give the artifacts of all steps, in pipeline order. Writes summary.json and index.html, and prints the table.
