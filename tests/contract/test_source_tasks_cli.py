@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe_core.artifact import open_artifact
+from recipe_core.artifact import file_digest, open_artifact
 from recipe_core.records import TASK_SCHEMA, read_rows
 from recipe_core.tasks import check_task, read_files, task_id
 
@@ -87,3 +87,14 @@ def test_tasks_are_made_once_and_the_same_with_any_number_of_workers(tool, tmp_p
     again = tool(*words(out))
     assert (again.returncode, again.stderr) == (0, f"{out}: up to date\n")
     assert (out / "provenance.json").read_bytes() == before
+
+
+@pytest.mark.full
+def test_packages_are_fetched_once_and_by_content(tool, tmp_path: Path):
+    first = tool("source-tasks", "fetch", "--cache", tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert all(": fetched (" in line for line in first.stdout.splitlines())
+    for path in (tmp_path / "sha256").iterdir():
+        assert path.name == f"{file_digest(path)}.tar.gz"
+    again = tool("source-tasks", "fetch", "--cache", tmp_path)
+    assert all(": in the cache (" in line for line in again.stdout.splitlines())

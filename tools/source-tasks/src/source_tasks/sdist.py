@@ -24,6 +24,8 @@ MAX_UNPACKED_BYTES = 64 * 1024 * 1024
 
 _BACKEND = """
 import email
+import os
+import shutil
 
 
 class Backend:
