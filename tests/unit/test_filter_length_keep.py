@@ -1,17 +1,11 @@
 from __future__ import annotations
 
-import json
 import math
 
-import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from filter_length.keep import Measured, reasons, rows_of_fraction
-from filter_length.signal import choose_signal, meta_value
-from recipe_core.errors import BadInput
-from recipe_core.records import TASK_SCHEMA
 
 values = st.one_of(st.none(), st.floats(allow_infinity=False, width=16))
 rows = st.lists(values, max_size=40).map(lambda cells: [Measured(f"{i:03d}", value) for i, value in enumerate(cells)])
@@ -65,36 +59,3 @@ def test_ties_go_to_the_smaller_task_id():
 def test_bounds_come_before_the_share():
     measured = [Measured("a", 1.0), Measured("b", 2.0), Measured("c", 3.0), Measured("d", None)]
     assert reasons(measured, keep="longest", fraction="0.5", high=2.0) == ["not-longest", None, "too-long", "no-value"]
-
-
-def test_signals_come_from_columns_meta_and_counts():
-    schema = TASK_SCHEMA.append(pa.field("difficulty", pa.float32()))
-    metas = [json.dumps({"tokens": 7, "model": {"words": 3}, "family": "text", "solved": True})]
-    assert choose_signal("difficulty", schema, metas, "f").measure(2.5) == 2.5
-    assert choose_signal("meta.tokens", schema, metas, "f").measure(metas[0]) == 7
-    assert choose_signal("meta.model.words", schema, metas, "f").measure(metas[0]) == 3
-    assert choose_signal("instruction_words", schema, metas, "f").measure(" two  words ") == 2
-    assert choose_signal("instruction_chars", schema, metas, "f").measure(None) is None
-    assert choose_signal("binary_bytes", schema, metas, "f").measure(b"1234") == 4
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("instruction_char", "did you mean 'instruction_chars'"),
-        ("meta.token", "did you mean 'meta.tokens'"),
-        ("meta.family", "no signal 'meta.family'"),
-        ("meta.solved", "no signal 'meta.solved'"),
-        ("licence", "holds string, not numbers"),
-        ("zzz", "the signals are binary_bytes"),
-    ],
-)
-def test_an_unknown_signal_is_answered_with_the_nearest(name, message):
-    metas = [json.dumps({"tokens": 7, "family": "text", "solved": True})]
-    with pytest.raises(BadInput, match=message):
-        choose_signal(name, TASK_SCHEMA, metas, "tasks.parquet")
-
-
-@pytest.mark.parametrize("text", [None, "", "not json", "[1]", '{"a": 1}', '{"b": null}'])
-def test_a_missing_meta_value_is_none(text):
-    assert meta_value(text, ["b"]) is None

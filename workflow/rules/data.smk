@@ -116,6 +116,33 @@ rule filter_length:
         """
 
 
+rule upsample:
+    input:
+        tasks=inputs("tasks"),
+    output:
+        "results/upsample/{key}/manifest.json",
+    log:
+        "results/logs/upsample/{key}.log",
+    benchmark:
+        "results/benchmarks/upsample/{key}.tsv"
+    container:
+        image("data")
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        tasks=artifacts("tasks"),
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        upsample {params.tasks:q} {params.flags:q} \
+            --seed {params.seed} \
+            --out results/upsample/{wildcards.key} \
+            2>{log:q}
+        """
+
+
 rule filter_turns:
     input:
         trajectories=inputs("trajectories"),

@@ -32,6 +32,9 @@ TASK_SCHEMA = pa.schema(
     ]
 )
 
+# A column that `upsample` adds to tasks: how many attempts a rollout makes at the task.
+ATTEMPTS = "attempts"
+
 TRAJECTORY_SCHEMA = pa.schema(
     [
         ("agent", pa.string()),

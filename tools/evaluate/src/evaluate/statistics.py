@@ -7,10 +7,11 @@ narrow; all intervals here come from what varies between tasks:
   bootstrap);
 - two models on the same tasks: the same over the differences by task, so that what makes a task hard for both cancels.
 
-A bootstrap cannot see beyond its sample: when all tasks score alike (all solved, none solved, a single task) every
-resample is equal and the interval would have no width. Then the Wilson score interval with tasks as the unit stands in
-(Wilson 1927), and for a difference the interval that Newcombe (1998) makes of two independent shares' own intervals; it
-is wider than a paired one where the models agree.
+A bootstrap cannot see beyond its sample: when all tasks score alike, or nearly (none solved but one), every resample is
+nearly equal and the interval is too narrow or has no width. So one model's interval reaches, at each end, as far as the
+farther of the bootstrap and the Wilson score interval with tasks as the unit (Wilson 1927). For a difference between
+models that change alike on all tasks, or on fewer than 10 tasks, stands the interval that Newcombe (1998) makes of two
+independent shares' own intervals; it is wider than a paired one where the models agree.
 
 Nothing here depends on the order of its input: tasks are sorted by id before anything is drawn.
 """
@@ -31,8 +32,11 @@ RESAMPLES = 10_000
 COVERAGE = 0.95
 # The 97.5 % quantile of the standard normal distribution.
 Z_95 = 1.959963984540054
+# Below so many tasks the resamples are too few for an interval of a difference.
+FEWEST_TASKS = 10
 
 BOOTSTRAP = "cluster-bootstrap"
+WIDER = "cluster-bootstrap or wilson"
 WILSON = "wilson"
 NEWCOMBE = "newcombe"
 
@@ -70,7 +74,7 @@ class Score:
         valid_attempts: attempts over all tasks that were not infrastructure errors.
         pass_at_1: mean over tasks of the share of valid attempts that solved it, 0 to 1; None without tasks.
         ci95: 95 % interval of `pass_at_1`; None without tasks.
-        method: how the interval was made: `cluster-bootstrap` or `wilson`.
+        method: how the interval was made: `wilson`, or `cluster-bootstrap or wilson`, the wider at each end.
         infra_errors: attempts that failed outside the model; they count neither for nor against it.
         unscored_tasks: tasks that had infrastructure errors only.
     """
@@ -164,11 +168,13 @@ def newcombe_interval(first: Interval, second: Interval, share_first: float, sha
     return max(-1.0, diff - below), min(1.0, diff + above)
 
 
-def interval_of_mean(values: Sequence[float], seed: int) -> tuple[Interval, str]:
+def interval_of_mean(values: Sequence[float], seed: int, resamples: int = RESAMPLES) -> tuple[Interval, str]:
     """Return the 95 % interval of the mean of per-task shares, and how it was made."""
+    low, high = wilson_interval(mean(values), len(values))
     if min(values) == max(values):
-        return wilson_interval(values[0], len(values)), WILSON
-    return bootstrap_interval(values, seed), BOOTSTRAP
+        return (low, high), WILSON
+    drawn = bootstrap_interval(values, seed, resamples)
+    return (min(low, drawn[0]), max(high, drawn[1])), WIDER
 
 
 def score(trials: Sequence[Outcome], *, source: str, attempts: int, seed: int) -> Score:
@@ -218,7 +224,7 @@ def difference(first: Iterable[Outcome], second: Iterable[Outcome], *, seed: int
         return Difference(0, None, None, None)
     pairs = [(before[task_id], after[task_id]) for task_id in common]
     changes = [new - old for old, new in pairs]
-    if min(changes) != max(changes):
+    if min(changes) != max(changes) and len(changes) >= FEWEST_TASKS:
         return Difference(
             len(common), mean(changes), bootstrap_interval(changes, row_seed(seed, "difference")), BOOTSTRAP
         )

@@ -106,14 +106,12 @@ def run(args: argparse.Namespace) -> None:
 def _write(args: argparse.Namespace, path: Path, writer: ArtifactWriter) -> None:
     import pyarrow as pa
 
-    from filter_length.signal import choose_signal, measure
     from recipe_core.progress import progress
     from recipe_core.records import TableWriter, read_rows, read_schema, with_reason
+    from recipe_core.signals import find_signal, measure
 
     schema = read_schema(path)
-    metas = [row["meta"] for row in read_rows(path, ["meta"])] if "meta" in schema.names else []
-    signal = choose_signal(args.column, schema, metas, str(path))
-    rows = [Measured(task_id, value) for task_id, value in measure(path, signal)]
+    rows = [Measured(task_id, value) for task_id, value in measure(path, find_signal(args.column, path))]
     decided = reasons(rows, keep=args.keep, count=args.rows, fraction=args.fraction, low=args.min, high=args.max)
     rejects_schema = with_reason(schema).append(pa.field("value", pa.float64()))
     dropped: Counter[str] = Counter()

@@ -92,6 +92,15 @@ class FilterLength(Step):
     max: float | None = None
 
 
+class Upsample(Step):
+    """Divide a number of rollouts among tasks."""
+
+    references = {"from_": "tasks"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    column: str
+    rows: Annotated[int, Field(ge=1)]
+
+
 Backend = Literal["auto", "apptainer", "bubblewrap"]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -233,6 +242,7 @@ class Stages(BaseModel):
     source_tasks: dict[str, SourceTasks] = {}
     mix: dict[str, Mix] = {}
     filter_length: dict[str, FilterLength] = {}
+    upsample: dict[str, Upsample] = {}
     rollout: dict[str, Rollout] = {}
     filter_turns: dict[str, FilterTurns] = {}
     init_model: dict[str, InitModel] = {}

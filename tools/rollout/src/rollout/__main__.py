@@ -6,7 +6,8 @@
     rollout --tasks results/mix/aaa --model results/train_sft/ccc --date 2026-01-01 --out OUT
 
 Each trial runs in a sandbox of its own, in a real tmux, and ends with the task's verifier. A run that was killed goes
-on where it was when the same command is given again. Rows are sorted by task and attempt.
+on where it was when the same command is given again. Rows are sorted by task and attempt. Tasks that went through
+upsample get --attempts times their own number of attempts.
 
 other commands (each with --help):
   rollout reference-teacher   serve the built-in teacher to other harnesses
@@ -31,7 +32,7 @@ from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact, value_
 from recipe_core.cli import Parser, add_common, entry, iso_date, positive
 from recipe_core.errors import BadInput
 from recipe_core.progress import progress
-from recipe_core.records import TRAJECTORY_SCHEMA, TableWriter, read_rows
+from recipe_core.records import ATTEMPTS, TRAJECTORY_SCHEMA, TableWriter, read_rows
 from rollout.outcome import INFRASTRUCTURE
 from rollout.settings import REFERENCE, REFERENCE_ENDPOINT, Endpoint, Sampling, Settings, TrialRequest, requests_for
 
@@ -207,18 +208,23 @@ def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def check_tasks(path: Path, *, solution: bool) -> list[str]:
-    """Read all tasks once and return their ids; BadInput for the first that cannot be run."""
+def check_tasks(path: Path, *, solution: bool) -> dict[str, int]:
+    """Read all tasks once and return, by id, the attempts that each row asks for itself: 1 but for upsampled tasks.
+
+    Raises:
+        BadInput: a task that cannot be run, or that occurs twice.
+    """
     from rollout.engine import checked_files
 
-    ids = []
+    attempts: dict[str, int] = {}
     for row in read_rows(path):
         checked_files(requests_for(row, 1)[0], solution=solution)
-        ids.append(row["task_id"])
-    if len(set(ids)) != len(ids):
-        twice = next(task_id for task_id, n in Counter(ids).items() if n > 1)
-        raise BadInput(f"{path}: task {twice} occurs more than once; make the rows distinct and ask for --attempts")
-    return ids
+        if row["task_id"] in attempts:
+            raise BadInput(
+                f"{path}: task {row['task_id']} occurs more than once; make the rows distinct and ask for --attempts"
+            )
+        attempts[row["task_id"]] = row.get(ATTEMPTS) or 1
+    return attempts
 
 
 @contextlib.contextmanager
@@ -238,17 +244,18 @@ def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint
     from rollout import engine
 
     path = tasks.data("tasks.parquet")
-    ids = check_tasks(path, solution=endpoint.is_reference)
+    asked = check_tasks(path, solution=endpoint.is_reference)
+    names = [f"{task_id}__{n}" for task_id in sorted(asked) for n in range(args.attempts * asked[task_id])]
     run_id = value_digest({key: writer.fingerprint[key] for key in ("parameters", "seed", "inputs")})[:16]
     settings = settings_of(args, run_id)
     work = work_dir(args.out, writer.fingerprint)
-    total = len(ids) * args.attempts
+    total = len(names)
     classes: Counter[str] = Counter()
     started = time.monotonic()
 
     def requests() -> Iterator[TrialRequest]:
         for row in read_rows(path):
-            yield from requests_for(row, args.attempts)
+            yield from requests_for(row, args.attempts * asked[row["task_id"]])
 
     with progress(total, "rollout") as bar:
 
@@ -259,7 +266,6 @@ def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint
         with served(endpoint, args.model) as ready:
             asyncio.run(engine.run_each(requests(), ready, settings, work, finished))
     elapsed = time.monotonic() - started
-    names = [f"{task_id}__{attempt}" for task_id in sorted(ids) for attempt in range(args.attempts)]
     if total and classes[INFRASTRUCTURE] == total:
         message = _forget(work, names)
         raise BadInput(f"all {total} trials failed outside the model, the first with: {message}; nothing was published")

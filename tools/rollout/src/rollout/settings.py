@@ -106,10 +106,10 @@ class TrialRequest:
         return f"{self.task_id}__{self.attempt}"
 
 
-def requests_for(row: Mapping[str, Any], attempts: int, seed: int | None = None) -> list[TrialRequest]:
-    """Return the requests for all attempts at one row of a tasks artifact."""
+def requests_for(row: Mapping[str, Any], attempts: int) -> list[TrialRequest]:
+    """Return the requests for a number of attempts at one row of a tasks artifact."""
     return [
-        TrialRequest(row["task_id"], row["path"], row["task_binary"], row["source"], attempt, seed)
+        TrialRequest(row["task_id"], row["path"], row["task_binary"], row["source"], attempt)
         for attempt in range(attempts)
     ]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from recipe_core.errors import BadInput, nearest
-from recipe_core.records import read_batches
+from recipe_core.records import read_batches, read_schema
 
 META = "meta."
 
@@ -70,33 +70,34 @@ def meta_names(texts: Sequence[str | None]) -> set[str]:
     return names
 
 
-def choose_signal(name: str, schema: pa.Schema, sample_meta: Sequence[str | None], where: str) -> Signal:
-    """Find a signal by name.
+def find_signal(name: str, path: Path) -> Signal:
+    """Find a signal of a task file by name.
 
     Args:
         name: what `--column` says.
-        schema: the file's columns.
-        sample_meta: the `meta` cells to look for `meta.x` names in.
-        where: the file, for errors.
+        path: a `tasks.parquet`; its `meta` cells are read as far as the first that has the signal.
 
     Raises:
-        BadInput: no such signal (the nearest known one is named), or a column that does not hold numbers.
+        BadInput: an unreadable file, no such signal (the nearest known one is named), or a column without numbers.
     """
+    schema = read_schema(path)
     numeric = [field.name for field in schema if _is_numeric(field.type)]
     if name in schema.names:
         if name not in numeric:
             raise BadInput(
-                f"{where}: column {name!r} holds {schema.field(name).type}, not numbers{_hint(name, numeric)}"
+                f"{path}: column {name!r} holds {schema.field(name).type}, not numbers{_hint(name, numeric)}"
             )
         return Signal(name, name, number)
     if name in COMPUTED and COMPUTED[name][0] in schema.names:
         column, count = COMPUTED[name]
         return Signal(name, column, lambda cell: None if cell is None else float(count(cell)))
-    in_meta = sorted(meta_names(sample_meta))
-    if name in in_meta:
-        keys = name.removeprefix(META).split(".")
-        return Signal(name, "meta", lambda cell: number(meta_value(cell, keys)))
-    raise BadInput(f"{where}: no signal {name!r}{_hint(name, [*numeric, *COMPUTED, *in_meta])}")
+    keys = name.removeprefix(META).split(".")
+    in_meta: set[str] = set()
+    for batch in read_batches(path, ["meta"]) if "meta" in schema.names else ():
+        in_meta |= meta_names(batch.column("meta").to_pylist())
+        if name in in_meta:
+            return Signal(name, "meta", lambda cell: number(meta_value(cell, keys)))
+    raise BadInput(f"{path}: no signal {name!r}{_hint(name, [*numeric, *COMPUTED, *in_meta])}")
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

@@ -1,0 +1,1 @@
+"""Divide a number of rollouts among tasks in proportion to a weight."""
