@@ -96,22 +96,19 @@ def install_uv() -> dict[str, str]:
     home = VENVS / "uv"
     lock = ENVS / "uv" / "requirements.lock"
     ready = home / "ready"
+    pip = [sys.executable, "-m", "pip"]
+    if subprocess.run([*pip, "--version"], capture_output=True).returncode:
+        fail(f"{sys.executable} has no pip; install it (for example: sudo apt-get install python3-pip) and run again")
     if not (ready.is_file() and ready.read_text() == digest_of([lock])):
         say("installing uv")
         shutil.rmtree(home, ignore_errors=True)
         # --target needs neither the venv module nor a writable Python, so it works on a Debian without python3-venv.
-        pip = [sys.executable, "-m", "pip"]
-        if subprocess.run([*pip, "--version"], capture_output=True).returncode:
-            fail(
-                f"{sys.executable} has no pip; install it (for example: sudo apt-get install python3-pip) and run again"
-            )
         run([*pip, "install", "--quiet", "--require-hashes", "--no-deps", "--target", home, "-r", lock])
         VENVS.joinpath("bin").mkdir(parents=True, exist_ok=True)
         UV.unlink(missing_ok=True)
         UV.symlink_to(Path("..") / "uv" / "bin" / "uv")
         ready.write_text(digest_of([lock]))
-        home.joinpath("settings.json").write_text(json.dumps(pip_settings(pip)))
-    return json.loads(home.joinpath("settings.json").read_text())
+    return pip_settings(pip)
 
 
 def find_python(version: str, settings: dict[str, str]) -> str:

@@ -304,10 +304,13 @@ def test_tasks_that_cannot_be_run_are_one_line(tmp_path):
     ("words", "said"),
     [
         ((), "expected one of --teacher, --model, --endpoint; got none of them"),
-        (("--teacher", "reference", "--endpoint", "http://h/v1"), "got --teacher and --endpoint"),
-        (("--endpoint", "http://h/v1"), "--endpoint needs --model"),
+        (("--model", "m", "--endpoint", "http://h/v1"), "got --model and --endpoint"),
+        (("--teacher", "reference", "--endpoint", "http://h/v1"), "--endpoint does not go with --teacher"),
+        (("--endpoint", "http://h/v1"), "--endpoint needs --model-name"),
+        (("--endpoint", "http://", "--model-name", "m"), "expected a URL"),
+        (("--endpoint", "http://h:99999/v1", "--model-name", "m"), "expected a URL"),
         (("--endpoint", "h", "--model-name", "m"), "expected a URL"),
-        (("--teacher", "reference", "--model-name", "m"), "--model belongs to --endpoint"),
+        (("--teacher", "reference", "--model-name", "m"), "--model-name does not go with --teacher"),
     ],
 )
 def test_flags_that_do_not_belong_together_are_one_line(tasks, tmp_path, words, said):
@@ -331,9 +334,11 @@ def test_the_worker_answers_line_by_line(tasks, tmp_path):
         },
         {"tasks": "nowhere.parquet", "endpoint": endpoint_json},
         {"tasks": str(tasks / "tasks.parquet"), "endpoint": {**endpoint_json, "modell": 1}},
+        {"tasks": str(tasks / "tasks.parquet"), "endpoint": endpoint_json, "trials": [{}]},
     ]
     done = run("worker", input="".join(json.dumps(request) + "\n" for request in asked))
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["attempt"], row["reward"]) for row in answers[0]["rows"]] == [(0, 1.0), (1, 1.0)]
     assert "nowhere.parquet: no such file" in answers[1]["error"]
     assert "did you mean 'model'" in answers[2]["error"]
+    assert "a key is missing" in answers[3]["error"] and "task_id" in answers[3]["error"]

@@ -144,3 +144,62 @@ def test_manifest_is_canonical_json(tmp_path: Path):
     write(tmp_path / "a")
     text = (tmp_path / "a" / "manifest.json").read_text()
     assert text == json.dumps(json.loads(text), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def test_only_artifacts_are_replaced(tmp_path: Path):
+    home = tmp_path / "home"
+    (home / "sub").mkdir(parents=True)
+    (home / "sub" / "thesis.txt").write_text("years")
+    with pytest.raises(BadInput, match="holds files that are no artifact"):
+        write(home)
+    assert (home / "sub" / "thesis.txt").read_text() == "years"
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="a file is in the place"):
+        write(tmp_path / "file")
+    write(tmp_path / "old")
+    (tmp_path / "link").symlink_to("old")
+    with pytest.raises(BadInput, match="a link; give the folder it points to"):
+        write(tmp_path / "link", text="two")
+    with pytest.raises(BadInput, match="not a folder's name"):
+        write(Path())
+
+
+def test_an_empty_folder_and_what_a_workflow_left_of_an_artifact_are_replaced(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    assert write(tmp_path / "empty") == write(tmp_path / "old")
+    (tmp_path / "old" / "manifest.json").unlink()
+    assert write(tmp_path / "old") == write(tmp_path / "empty")
+
+
+def test_somebody_elses_work_folder_is_left_alone(tmp_path: Path):
+    (tmp_path / "out.work").mkdir()
+    (tmp_path / "out.work" / "notes.txt").touch()
+    with pytest.raises(BadInput, match="holds other files"):
+        work_dir(tmp_path / "out", {})
+    write(tmp_path / "out")
+    assert (tmp_path / "out.work" / "notes.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    "change", [{"files": None}, {"files": []}, {"tier": None}, {"parameters": None}, {"seed": "1"}]
+)
+def test_a_manifest_of_another_shape_is_one_line(change: dict, tmp_path: Path):
+    write(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(BadInput, match="not an artifact's manifest"):
+        open_artifact(tmp_path / "out")
+
+
+def test_other_tools_are_part_of_what_an_artifact_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tool = tmp_path / "bin" / "some-tool"
+    tool.parent.mkdir()
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+    digests = set()
+    for version in ("one", "two"):
+        tool.write_text(f"#!/bin/sh\necho {version}\n")
+        tool.chmod(0o755)
+        digests.add(write(tmp_path / version, commands=["some-tool"]))
+    assert len(digests) == 2
+    with pytest.raises(BadInput, match="no-tool: not found on PATH"):
+        write(tmp_path / "out", commands=["no-tool"])

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +81,27 @@ def test_row_seeds_depend_on_every_part_and_fit_63_bits(seed: int, first: str, s
 
 def test_parts_do_not_run_together():
     assert row_seed(0, "ab", "c") != row_seed(0, "a", "bc")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("task_id", pa.array([1]), "column 'task_id' holds int64, expected string"),
+        ("reward", pa.array(["1"]), "column 'reward' holds string, expected double"),
+        ("conversations", pa.array(["hello"]), "column 'conversations' holds string, expected list"),
+        ("conversations", pa.array([[{"content": "hello"}]]), "expected list<"),
+    ],
+)
+def test_a_column_of_another_kind_is_one_line(column: str, values: pa.Array, said: str, tmp_path: Path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({column: values, "more": pa.array([1.5])}), path)
+    with pytest.raises(BadInput, match=re.escape(said)):
+        list(read_rows(path))
+    assert list(read_rows(path, ["more"])) == [{"more": 1.5}]
+
+
+def test_columns_that_read_alike_are_accepted(tmp_path: Path):
+    path = tmp_path / "rows.parquet"
+    columns = {"task_id": pa.array(["a"], pa.large_string()), "turns": pa.array([1], pa.int64()), "meta": pa.nulls(1)}
+    pq.write_table(pa.table(columns), path)
+    assert list(read_rows(path)) == [{"task_id": "a", "turns": 1, "meta": None}]

@@ -183,7 +183,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_may_not():
 
 @pytest.mark.parametrize(("tasks", "easy"), [(40, 0.5), (40, 0.015), (4, 0.3), (12, 0.05)])
 def test_the_interval_covers_the_truth_as_often_as_it_says(tasks: int, easy: float):
-    # 300 evaluations, 3 attempts a task, of a model whose skill varies with the task; its true rate is easy / (easy + 1).
+    # 300 evaluations, 3 attempts a task, of a model whose skill varies with the task: its rate is easy / (easy + 1).
     covered = 0
     for run in range(300):
         generator = random.Random(run)

@@ -4,20 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filter_turns.keep import ERROR_CLASSES, Rules, count_turns, is_subagent, reason_to_drop
+from filter_turns.keep import Rules, count_turns, is_subagent, reason_to_drop
+from recipe_core.terms import MODEL_ERRORS
 
 rules = st.builds(
     Rules,
     min_turns=st.integers(1, 10),
     solved_only=st.booleans(),
-    errors=st.sets(st.sampled_from(ERROR_CLASSES)),
+    errors=st.sets(st.sampled_from(MODEL_ERRORS)),
     subagents=st.booleans(),
 )
 trajectories = st.fixed_dictionaries(
     {
         "turns": st.integers(0, 12),
         "reward": st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0])),
-        "error_class": st.one_of(st.none(), st.sampled_from([*ERROR_CLASSES, "infrastructure"])),
+        "error_class": st.one_of(st.none(), st.sampled_from([*MODEL_ERRORS, "infrastructure"])),
         "trace_source": st.sampled_from([None, "main", "summarization-1-summary"]),
     }
 )

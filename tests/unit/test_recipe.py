@@ -83,7 +83,18 @@ def test_the_date_keys_only_the_stages_whose_rows_carry_it(tmp_path: Path):
         ("rows: 8", "rows: none", r"stages\.mix\.train\.rows"),
         ("recipe: small", "recipe: other", "is not the file's name"),
         ("stages:", "stages: [", "not YAML"),
-        ("from: mix/train", "from: filter-turns/train", "circle"),
+        ("[source-tasks/shell, source-tasks/more]", "[mix/train]", "circle: mix/train -> mix/train"),
+        ("from: mix/train", "from: filter-turns/train", "rollout/train needs tasks, but filter-turns/train makes traj"),
+        ("seed: 1", "seed: 1\nseed: 2", "the key 'seed' occurs twice"),
+        ("seed: 1", "seed: -1", "seed: Input should be greater than or equal to 0"),
+        ("seed: 1", "seed: true", "seed: Input should be a valid integer"),
+        ("count: 5}", "count: '5'}", r"stages\.source-tasks\.shell\.count"),
+        ("recipe: small", "recipe: mix", "'mix' is the name of a rule"),
+        (", rows: 8", "", r"stages\.mix\.train: method shares needs `rows`"),
+        ("attempts: 2", "temperature: .inf", r"stages\.rollout\.train\.temperature: .*finite"),
+        ("attempts: 2", "endpoint: 'http://x/v1'", r"stages\.rollout\.train: takes one of teacher, model, endpoint"),
+        ("timeout, parse", "timeoutt", r"drop-errors"),
+        ("attempts: 2", "extra-body: {when: 2026-01-01}", "extra-body"),
         ("source: shell", "source: shel", "'shell', 'humaneval' or 'pybugs'"),
     ],
 )
@@ -104,3 +115,30 @@ def test_a_missing_recipe_names_the_nearest(tmp_path: Path):
 @pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_of_this_project_are_right(path: Path):
     assert load_plan(path)
+
+
+SCORED = (
+    SMALL
+    + """
+  init-model:
+    student: {from: filter-turns/train}
+  train-sft:
+    sft: {model: init-model/student, from: filter-turns/train}
+  evaluate:
+    sft: {model: train-sft/sft, from: source-tasks/held-out, label: sft}
+"""
+)
+
+
+def test_a_model_is_not_scored_on_what_it_was_trained_on(tmp_path: Path):
+    with_held_out = SCORED.replace("more: {", "held-out: {source: shell, split: test, count: 5}\n    more: {")
+    assert planned(tmp_path, with_held_out)["evaluate/sft"]
+    with pytest.raises(BadInput, match="evaluate/sft scores a model on source-tasks/shell, which it was trained on"):
+        planned(tmp_path, with_held_out.replace("from: source-tasks/held-out", "from: source-tasks/shell"))
+
+
+def test_a_label_stands_for_one_evaluation(tmp_path: Path):
+    text = SCORED.replace("more: {", "held-out: {source: shell, split: test, count: 5}\n    more: {")
+    text += "    again: {model: init-model/student, from: source-tasks/held-out, label: sft}\n"
+    with pytest.raises(BadInput, match="evaluate/sft and evaluate/again are both labelled 'sft'"):
+        planned(tmp_path, text)

@@ -152,6 +152,13 @@ def test_a_full_context_is_tried_with_the_room_that_is_left_then_ends_the_trial(
     assert isinstance(error, ContextExceeded) and session.ended == "context"
 
 
+def test_a_full_context_after_a_failed_request_is_still_the_models_failure():
+    full = Reply(400, "This model's maximum context length is 4096 tokens")
+    session, error = ask(Scripted(Reply(500, "busy"), full))
+    assert isinstance(error, ContextExceeded)
+    assert (session.ended, session.failed_request) == ("context", "")
+
+
 def test_turns_are_limited_by_answers():
     session, error = ask(Scripted(good()), max_turns=2, times=3)
     assert isinstance(error, TurnLimitReached)

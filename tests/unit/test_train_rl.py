@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recipe_core.errors import BadInput
 from train_rl.episodes import episode, reward
 from train_rl.estimators import rloo_n
+from train_rl.sampler import Sampler, SamplingSettings
 
 rewards = st.lists(st.one_of(st.none(), st.floats(-1, 1)), min_size=1, max_size=12)
 
@@ -110,3 +116,21 @@ def test_every_sampled_token_keeps_its_log_probability_and_its_past(parts):
     assert len(made.sampled) == len(made.completion_ids) == len(made.logprobs)
     for flag, token, logprob in zip(made.sampled, made.completion_ids, made.logprobs, strict=True):
         assert logprob == (-token if flag else 0)
+
+
+def test_a_worker_that_ends_is_said_and_stops_the_server(tmp_path: Path):
+    settings = SamplingSettings(1.0, 1.0, -1, 8, 1, 64, 1, 1.0, 1.0, "auto", 0, "2026-01-01")
+    sampler = Sampler(tmp_path, tmp_path / "tasks.parquet", settings, tmp_path)
+    stopped = []
+    server = contextlib.ExitStack()
+    server.callback(stopped.append, True)
+    server.model, server.base_url = "policy", "http://127.0.0.1:9/v1"
+    sampler._server = server
+    sampler._worker = subprocess.Popen(["sh", "-c", "exit 3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    sampler._worker.wait()
+    with pytest.raises(BadInput, match="the rollout worker ended with code 3"):
+        try:
+            sampler.sample(0, ["a"])
+        finally:
+            sampler.__exit__(None, None, None)
+    assert stopped

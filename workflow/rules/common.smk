@@ -18,7 +18,14 @@ def recipe_files(extra):
     """
     files = sorted(Path(workflow.basedir, "workflow", "recipes").glob("*.yaml"))
     files += [Path(file) for file in str(extra).split(",") if file]
-    return {file.stem: file for file in files}
+    found = {}
+    for file in files:
+        if file.stem in found:
+            raise WorkflowError(
+                f"{file}: {found[file.stem]} has that name already; rename one of the two"
+            )
+        found[file.stem] = file
+    return found
 
 
 def read_recipe(file):
@@ -79,6 +86,11 @@ def artifacts(flag):
 def flags(wildcards):
     """The flags for the step's parameters, as the recipe states them."""
     return STEPS[wildcards.key].flags
+
+
+def threads_of(wildcards):
+    """The threads that the step's training sums with: what the recipe says, else the tools' default."""
+    return STEPS[wildcards.key].parameters.get("threads", 2)
 
 
 def seed(wildcards):

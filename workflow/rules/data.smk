@@ -2,6 +2,8 @@
 
 
 rule fetch_packages:
+    input:
+        "tools/source-tasks/src/source_tasks/pybugs.lock.json",
     output:
         touch("results/fetch/packages.done"),
     log:
@@ -16,6 +18,8 @@ rule fetch_packages:
 
 
 rule fetch_model:
+    input:
+        "tools/init-model/src/init_model/pretrained.py",
     output:
         touch("results/fetch/{model}.done"),
     log:

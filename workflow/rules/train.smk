@@ -43,7 +43,7 @@ rule train_sft:
         "results/benchmarks/train_sft/{key}.tsv"
     container:
         image("sft")
-    threads: 2
+    threads: threads_of
     resources:
         mem_mb=6000,
         runtime=1440,
@@ -73,7 +73,7 @@ rule train_rl:
         "results/benchmarks/train_rl/{key}.tsv"
     container:
         image("rl")
-    threads: 2
+    threads: threads_of
     resources:
         mem_mb=6000,
         runtime=1440,

@@ -21,6 +21,7 @@ import platform
 import resource
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +34,10 @@ from recipe_core.errors import BadInput
 
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
+_FINGERPRINT = "fingerprint.json"
 TIERS = ("T0", "T1", "T2")
+# What readers of a manifest count on.
+_KEYS = {"stage": str, "tier": str, "seed": int, "parameters": dict, "dropped": dict}
 
 
 def file_digest(path: Path) -> str:
@@ -76,6 +80,29 @@ def stack_digest() -> str | None:
     return file_digest(lock) if lock.is_file() else None
 
 
+def tool_digest(packages: Iterable[str]) -> str:
+    """Return one digest over the sources of packages, this one's included, and the lock of their environment."""
+    return value_digest({"sources": source_digest({"recipe_core", *packages}), "stack": stack_digest()})
+
+
+def command_digests(commands: Iterable[str]) -> dict[str, str]:
+    """Return the :func:`tool_digest` of other tools, which live in other environments, as they state it themselves.
+
+    Raises:
+        BadInput: a command is not on PATH, or does not state one.
+    """
+    digests = {}
+    for command in sorted(commands):
+        try:
+            done = subprocess.run([command, "--digest"], capture_output=True, text=True)
+        except FileNotFoundError:
+            raise BadInput(f"{command}: not found on PATH; put the command of its stack on PATH") from None
+        digests[command] = done.stdout.strip()
+        if done.returncode or not digests[command]:
+            raise BadInput(f"{command} --digest: {done.stderr.strip() or 'no answer'}; run the set-up again")
+    return digests
+
+
 @dataclass(frozen=True)
 class Artifact:
     """An artifact on disk, its manifest read and its files found to be there."""
@@ -111,7 +138,7 @@ class Artifact:
 def open_artifact(path: Path) -> Artifact:
     """Open an artifact folder and check that every file its manifest names is there with the size it names.
 
-    Sizes are enough to catch truncation without reading everything; `verify` compares the digests.
+    Sizes are enough to catch truncation without reading everything.
 
     Raises:
         BadInput: no artifact there, an unreadable manifest, or a file that is missing or of another size.
@@ -121,10 +148,12 @@ def open_artifact(path: Path) -> Artifact:
         text = (path / MANIFEST).read_bytes()
         manifest = json.loads(text)
         files = {name: int(entry["bytes"]) for name, entry in manifest["files"].items()}
-        manifest["stage"]
+        missing = [name for name, kind in _KEYS.items() if not isinstance(manifest[name], kind)]
+        if missing:
+            raise TypeError(f"{missing[0]} is no {_KEYS[missing[0]].__name__}")
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{path}: no artifact here ({MANIFEST} is missing); build it or correct the path") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path / MANIFEST}: not an artifact's manifest ({error!r}); rebuild the artifact") from None
     for name, size in files.items():
         try:
@@ -160,15 +189,42 @@ def work_dir(out: Path, fingerprint: Mapping[str, Any]) -> Path:
 
     It outlives a kill and is not a workflow output, so nothing deletes it between tries. When the fingerprint (what the
     step was asked to do) is not the one it was made for, it is emptied first.
+
+    Raises:
+        BadInput: a folder of that name that is somebody else's.
     """
-    folder = out.with_name(out.name + ".work")
-    mark = folder / "fingerprint.json"
+    folder = _work_path(out)
+    mark = folder / _FINGERPRINT
     text = canonical_json(fingerprint)
     if folder.exists() and not (mark.is_file() and mark.read_text() == text):
+        if not mark.is_file() and any(folder.iterdir()):
+            raise BadInput(f"{folder}: would be used for unfinished work, but holds other files; give another --out")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(mark, text)
     return folder
+
+
+def _work_path(out: Path) -> Path:
+    return out.with_name(out.name + ".work")
+
+
+def check_place(out: Path) -> None:
+    """Check that an artifact may be written to a folder: nothing but an artifact is ever replaced.
+
+    A workflow may have removed the manifest of the old artifact already; its provenance is left.
+
+    Raises:
+        BadInput: no folder's name, a link, a file, or a folder that holds something else.
+    """
+    if not out.name or out.name == "..":
+        raise BadInput(f"--out {out}: not a folder's name; give one, for example results/mix/mine")
+    if out.is_symlink():
+        raise BadInput(f"{out}: a link; give the folder it points to, or another")
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out}: a file is in the place of the artifact's folder; give another --out")
+    if out.is_dir() and any(out.iterdir()) and not ((out / MANIFEST).is_file() or (out / PROVENANCE).is_file()):
+        raise BadInput(f"{out}: holds files that are no artifact; nothing was written: give another --out")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -192,6 +248,7 @@ class ArtifactWriter:
         inputs: the artifacts it is made from; a string stands for an outside input pinned by digest or revision.
         tier: exactness: `T0` bitwise anywhere, `T1` bitwise on one image and hardware model, `T2` pinned by digest.
         package: the packages whose source decides the content besides `recipe_core`.
+        commands: other tools that it runs, by the name of their command.
 
     When an artifact made of the very same things is already in place, `up_to_date` is true: the caller returns and
     nothing is written.
@@ -207,10 +264,12 @@ class ArtifactWriter:
         inputs: Mapping[str, Artifact | Sequence[Artifact] | str | None],
         tier: str,
         package: str | Sequence[str],
+        commands: Iterable[str] = (),
     ) -> None:
         if tier not in TIERS:
             raise ValueError(f"tier is one of {TIERS}, not {tier!r}")
         self.out = Path(out)
+        check_place(self.out)
         packages = (package,) if isinstance(package, str) else tuple(package)
         self._identity = {
             "stage": stage,
@@ -219,6 +278,7 @@ class ArtifactWriter:
             "inputs": _input_digests(inputs),
             "tool": source_digest({"recipe_core", *packages}),
             "stack": stack_digest(),
+            "commands": command_digests(commands),
             "tier": tier,
         }
         self._counts: dict[str, Any] = {"rows_in": None, "rows_out": None, "dropped": {}}
@@ -300,7 +360,9 @@ class ArtifactWriter:
             shutil.rmtree(aside)
         else:
             self._folder.rename(self.out)
-        shutil.rmtree(self.out.with_name(self.out.name + ".work"), ignore_errors=True)
+        work = _work_path(self.out)
+        if (work / _FINGERPRINT).is_file():
+            shutil.rmtree(work, ignore_errors=True)
 
     def _facts(self) -> dict[str, Any]:
         usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

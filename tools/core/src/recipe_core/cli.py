@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import datetime
 import errno
+import math
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from recipe_core.artifact import tool_digest
 from recipe_core.errors import BadInput
 
 USAGE_ERROR = 2
@@ -39,6 +42,17 @@ def iso_date(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2026-01-31") from None
 
 
+def seed(text: str) -> int:
+    """Parse a seed: what every random number generator in use takes, 0 to 2³² - 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return value
+
+
 def positive(text: str) -> int:
     """Parse an integer of at least 1, for counts."""
     try:
@@ -50,10 +64,47 @@ def positive(text: str) -> int:
     return value
 
 
+def real(low: float = 0.0, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """Return a parser of finite numbers between bounds, for flags.
+
+    Args:
+        low: smallest value; with `above`, a value that is still too small.
+        high: largest value.
+        above: whether `low` itself is refused.
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or not low <= value <= high or (above and value == low):
+            limits = f"{'above' if above else 'at least'} {low:g}" + (
+                f" and at most {high:g}" if high < math.inf else ""
+            )
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {limits}")
+        return value
+
+    return parse
+
+
+above_zero = real(above=True)
+
+
+def natural(text: str) -> int:
+    """Parse an integer of at least 0, for counts that may be none."""
+    return 0 if text.strip() == "0" else positive(text)
+
+
+def top_k(text: str) -> int:
+    """Parse how many of the likeliest tokens are sampled from: at least 1, or -1 for all."""
+    return -1 if text.strip() == "-1" else positive(text)
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every tool which writes an artifact has."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="artifact folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random in this step (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of everything random in this step (default 0)")
 
 
 def _one_line(error: BaseException) -> str:
@@ -65,26 +116,50 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _nobody_reads() -> bool:
+    """Tell whether the reader of standard output has gone, as `| head` does; what is still to be written is dropped."""
+    try:
+        stdout = sys.stdout.fileno()
+    except OSError:
+        return False
+    poll = select.poll()
+    poll.register(stdout, 0)
+    # A pipe that nobody reads is in error; whether another flush fails depends on how much was buffered.
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
+    return gone
+
+
 def entry(
-    build_parser: Callable[[], argparse.ArgumentParser], run: Callable[[argparse.Namespace], None]
+    build_parser: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], None],
+    packages: Sequence[str] = (),
 ) -> Callable[..., None]:
     """Return a tool's `main`: parse, run, and turn expected failures into one line and an exit code.
+
+    Args:
+        build_parser: makes the parser; it stands in the tool's package.
+        run: does the work.
+        packages: what else the tool is made of. `TOOL --digest` prints the digest of all of them, for other tools.
 
     Exit codes: 0 done, 2 bad input or an unusable machine (disk full, permission), 130 interrupted, 143 terminated.
     Anything else is a bug and shows its trace.
     """
 
     def main(argv: Sequence[str] | None = None) -> None:
+        if list(sys.argv[1:] if argv is None else argv) == ["--digest"]:
+            print(tool_digest({build_parser.__module__.partition(".")[0], *packages}))
+            return
         parser = build_parser()
         # SIGTERM unwinds like Ctrl-C does, so that context managers stop servers and sandboxes.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             run(parser.parse_args(argv))
             sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
         except (BadInput, OSError) as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                sys.exit(0)
             print(f"{parser.prog}: error: {_one_line(error)}", file=sys.stderr)
             sys.exit(USAGE_ERROR)
         except KeyboardInterrupt:

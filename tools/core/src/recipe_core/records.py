@@ -64,6 +64,27 @@ TRAJECTORY_SCHEMA = pa.schema(
 # Rows a record batch: large enough to stream fast, small enough that packed tasks of some megabytes fit in memory.
 _BATCH_ROWS = 256
 
+_KNOWN_TYPES = {field.name: field.type for field in [*TASK_SCHEMA, *TRAJECTORY_SCHEMA]}
+
+
+def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Tell whether a column's cells read as the Python values that a column of the wanted type has."""
+    if pa.types.is_list(wanted):
+        listed = pa.types.is_list(found) or pa.types.is_large_list(found)
+        return listed and _alike(found.value_type, wanted.value_type)
+    if pa.types.is_struct(wanted):
+        return pa.types.is_struct(found) and all(
+            found.get_field_index(part.name) >= 0 and _alike(found.field(part.name).type, part.type) for part in wanted
+        )
+    kinds = {
+        pa.types.is_string: (pa.types.is_string, pa.types.is_large_string),
+        pa.types.is_binary: (pa.types.is_binary, pa.types.is_large_binary),
+        pa.types.is_integer: (pa.types.is_integer,),
+        pa.types.is_floating: (pa.types.is_floating, pa.types.is_integer),
+    }
+    accepted = next(accepted for kind, accepted in kinds.items() if kind(wanted))
+    return pa.types.is_null(found) or any(kind(found) for kind in accepted)
+
 
 def with_reason(schema: pa.Schema) -> pa.Schema:
     """Return the schema of `rejects.parquet` for rows of `schema`."""
@@ -102,6 +123,10 @@ def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[p
             if name not in known:
                 hint = nearest(name, known) or f"; it has {', '.join(known)}"
                 raise BadInput(f"{path}: no column {name!r}{hint}")
+        for field in file.schema_arrow:
+            wanted = _KNOWN_TYPES.get(field.name)
+            if wanted is not None and (not columns or field.name in columns) and not _alike(field.type, wanted):
+                raise BadInput(f"{path}: column {field.name!r} holds {field.type}, expected {wanted}; convert it")
         yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns) if columns else None)
 
 

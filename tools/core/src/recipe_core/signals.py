@@ -34,7 +34,12 @@ def number(value: Any) -> float | None:
 
     Booleans are not numbers here, though Python takes them for integers.
     """
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def meta_value(text: str | None, keys: Sequence[str]) -> Any:
@@ -45,7 +50,7 @@ def meta_value(text: str | None, keys: Sequence[str]) -> Any:
     """
     try:
         value = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     for key in keys:
         if not isinstance(value, dict):

@@ -1,9 +1,7 @@
 """Score a model on held-out tasks: pass@1 with a 95 % interval, a source and in all.
 
-    evaluate --tasks results/mix/aaa --model results/train_sft/bbb --label sft --date 2026-01-01 \\
-        --out results/evaluate/ccc
-    evaluate --tasks results/mix/aaa --endpoint http://localhost:8000/v1 --model-name qwen3 --label base \\
-        --date 2026-01-01 --out results/evaluate/ddd
+    evaluate --tasks results/mix/aaa --model results/train_sft/bbb --label sft --out results/evaluate/ccc
+    evaluate --tasks results/mix/aaa --endpoint http://localhost:8000/v1 --model-name qwen3 --label base --out OUT
 
 The agent terminus-2 tries every task --attempts times, each trial in a sandbox of its own. An attempt that fails
 outside the model (sandbox, network, server) is counted apart and is neither a success nor a failure. The interval comes
@@ -24,16 +22,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluate.statistics import INFRASTRUCTURE, RESAMPLES, Outcome, Score, outcomes, scores_by_source
+from evaluate.statistics import RESAMPLES, Outcome, Score, outcomes, scores_by_source
 from recipe_core.artifact import Artifact, ArtifactWriter, canonical_json, open_artifact, value_digest, work_dir
 from recipe_core.cli import Parser, add_common, entry, iso_date
 from recipe_core.errors import BadInput
 from recipe_core.progress import progress
+from recipe_core.terms import INFRASTRUCTURE, LABELS
 
 if TYPE_CHECKING:
     from rollout.settings import Endpoint
 
-LABELS = ("base", "sft", "rl")
 TRIALS = "trials.parquet"
 SCORES = "scores.json"
 
@@ -50,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_sampling_flags(parser)
     add_trial_flags(parser, attempts=3)
     add_common(parser)
-    parser.add_argument("--date", type=iso_date, required=True, help="recorded in every row")
+    parser.add_argument("--date", type=iso_date, default="1970-01-01", help="recorded in every row")
     return parser
 
 
@@ -60,6 +58,7 @@ def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
         "label": args.label,
         "attempts": args.attempts,
         "max_turns": args.max_turns,
+        "max_model_len": args.max_model_len if args.model else None,
         "agent_timeout_sec": args.agent_timeout,
         "settle_sec": args.settle,
         "date": args.date,
@@ -87,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
         inputs=inputs,
         tier="T2",
         package=["evaluate", "rollout", "sandbox"],
+        commands=["serve"] if args.model else [],
     ) as writer:
         if not writer.up_to_date:
             write_artifact(args, tasks, endpoint, writer)
@@ -116,12 +116,12 @@ def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint
             table.write(row)
             trials += outcomes([row])
             classes[row["error_class"] or "none"] += 1
-            first_error = row["error_message"]
+            last_error = row["error_message"]
     if classes[INFRASTRUCTURE] == len(names):
         for name in names:
             engine.trial_path(work, name).unlink()
         raise BadInput(
-            f"all {len(names)} trials failed outside the model, the last with: {first_error}; nothing was scored"
+            f"all {len(names)} trials failed outside the model, the last with: {last_error}; nothing was scored"
         )
     scores = scores_by_source(trials, attempts=args.attempts, seed=args.seed)
     writer.path(SCORES).write_text(canonical_json(scores_json(args.label, args.seed, scores)))
@@ -158,7 +158,7 @@ def run_trials(
         def finished(row: Mapping[str, Any]) -> None:
             bar.advance()
 
-        with served(endpoint, args.model) as ready:
+        with served(endpoint, args.model, args.max_model_len) as ready:
             asyncio.run(engine.run_each(requests(), ready, settings_of(args, run_id), work, finished))
 
 

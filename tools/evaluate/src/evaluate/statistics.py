@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from recipe_core.seeds import row_seed
+from recipe_core.terms import INFRASTRUCTURE
 
-INFRASTRUCTURE = "infrastructure"
 ALL = "all"
 RESAMPLES = 10_000
 COVERAGE = 0.95

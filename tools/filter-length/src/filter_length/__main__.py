@@ -17,6 +17,7 @@ reason (no-value, too-short, too-long, not-longest, not-shortest) and the value.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -39,12 +40,12 @@ def fraction(text: str) -> str:
 
 
 def bound(text: str) -> float:
-    """Parse a bound: any number that is not NaN."""
+    """Parse a bound: any finite number."""
     try:
         value = float(text)
     except ValueError:
-        value = float("nan")
-    if value != value:  # noqa: PLR0124 - only NaN differs from itself
+        value = math.nan
+    if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
 

@@ -18,17 +18,18 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from filter_turns.keep import ERROR_CLASSES, Rules, count_turns, reason_to_drop
+from filter_turns.keep import Rules, count_turns, reason_to_drop
 from recipe_core.artifact import ArtifactWriter, open_artifact
 from recipe_core.cli import Parser, add_common, entry, positive
 from recipe_core.errors import BadInput, nearest
+from recipe_core.terms import MODEL_ERRORS
 
 
 def error_classes(text: str) -> list[str]:
     """Parse a comma-separated list of error classes; the result is sorted, each class once."""
     classes = {name.strip() for name in text.split(",") if name.strip()}
-    for name in sorted(classes - set(ERROR_CLASSES)):
-        hint = nearest(name, list(ERROR_CLASSES)) or f"; the classes are {', '.join(ERROR_CLASSES)}"
+    for name in sorted(classes - set(MODEL_ERRORS)):
+        hint = nearest(name, list(MODEL_ERRORS)) or f"; the classes are {', '.join(MODEL_ERRORS)}"
         raise argparse.ArgumentTypeError(f"no error class {name!r}{hint}")
     return sorted(classes)
 
@@ -46,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=error_classes,
         default=[],
         metavar="CLASS,...",
-        help=f"error classes to drop, of {', '.join(ERROR_CLASSES)}",
+        help=f"error classes to drop, of {', '.join(MODEL_ERRORS)}",
     )
     parser.add_argument("--drop-subagents", action="store_true", help="drop traces of subagents and summarisations")
     add_common(parser)

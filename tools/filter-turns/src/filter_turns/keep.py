@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-# Error classes that a filter may be told to drop; `infrastructure` is always dropped.
-ERROR_CLASSES = ("timeout", "parse", "context", "output_length")
-INFRASTRUCTURE = "infrastructure"
+from recipe_core.terms import INFRASTRUCTURE
+
 SOLVED = 1.0
 
 

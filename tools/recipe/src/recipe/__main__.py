@@ -20,6 +20,7 @@ from recipe.plan import PlannedStep, artifact_path, load_plan, report_key
 from recipe.schema import Recipe
 from recipe_core.artifact import is_artifact, open_artifact
 from recipe_core.cli import Parser, entry
+from recipe_core.errors import BadInput
 
 RECIPES = Path("workflow") / "recipes"
 
@@ -69,11 +70,21 @@ def _point(link: Path, target: Path) -> None:
 
 
 def link_artifacts(name: str, steps: dict[str, PlannedStep]) -> None:
-    """Make the pointers by which people find a recipe's artifacts without typing a key."""
+    """Make the pointers by which people find a recipe's artifacts without typing a key, and remove old ones.
+
+    Raises:
+        BadInput: a step that is not built.
+    """
     home = Path("results") / "recipes" / name
+    report = artifact_path("report", report_key(name, steps))
+    for artifact in [*(step.artifact for step in steps.values()), report]:
+        if not is_artifact(artifact):
+            raise BadInput(f"{artifact}: not built, so nothing was linked; run `make build RECIPE={name}`")
+    for old in home.glob("*/*"):
+        if old.is_symlink():
+            old.unlink()
     for step in steps.values():
         _point(home / step.name, step.artifact)
-    report = artifact_path("report", report_key(name, steps))
     for file in ("summary.json", "index.html"):
         _point(home / file, report / file)
 

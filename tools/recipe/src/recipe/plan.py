@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from recipe_core.errors import BadInput, nearest
 
 STAGES = list(Stages().by_name())
 KEY_DIGITS = 12
+# Rules of the workflow beside the stages'; a recipe is a rule too, so it cannot have the name of one.
+_RULES = {*STAGES, "report", "link"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,21 @@ def _known_names(location: tuple[int | str, ...]) -> list[str]:
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML readers silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.value in seen:
+                problem = f"the key {key.value!r} occurs twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(path: Path) -> Recipe:
     """Read and check one recipe file.
 
@@ -92,7 +109,7 @@ def load_recipe(path: Path) -> Recipe:
         BadInput: no such file, not YAML, an unknown key (the nearest known one is named) or a value that does not fit.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         known = sorted(other.stem for other in path.parent.glob("*.yaml"))
         hint = nearest(path.stem, known) or f"; there are {', '.join(known) or 'none'}"
@@ -111,7 +128,11 @@ def load_recipe(path: Path) -> Recipe:
             unknown = str(first["loc"][-1])
             hint = nearest(unknown, known) or f"; known keys are {', '.join(known)}"
             raise BadInput(f"{path}: unknown key {unknown!r} at {where}{hint}") from None
-        raise BadInput(f"{path}: {where}: {first['msg']}; got {first.get('input')!r}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] == "value_error" else f"; got {first.get('input')!r}"
+        raise BadInput(f"{path}: {where}: {said}{got}") from None
+    if recipe.recipe in _RULES:
+        raise BadInput(f"{path}: recipe: {recipe.recipe!r} is the name of a rule; choose another")
     if recipe.recipe != path.stem:
         raise BadInput(f"{path}: recipe: {recipe.recipe!r} is not the file's name; rename one of the two")
     return recipe
@@ -144,6 +165,8 @@ def plan(recipe: Recipe, where: str) -> dict[str, PlannedStep]:
                 if reference not in steps:
                     hint = nearest(reference, list(steps)) or f"; there are {', '.join(steps)}"
                     raise BadInput(f"{where}: {name} refers to {reference!r}, which is no step of this recipe{hint}")
+                if steps[reference].produces != flag:
+                    raise BadInput(f"{where}: {name} needs {flag}, but {reference} makes {steps[reference].produces}")
             inputs[flag] = [visit(reference, (*chain, name)) for reference in references]
         planned[name] = _keyed(recipe, name, step, inputs)
         return planned[name]
@@ -152,7 +175,32 @@ def plan(recipe: Recipe, where: str) -> dict[str, PlannedStep]:
         if not re.fullmatch(r"[a-z-]+/[a-z0-9][a-z0-9-]*", name):
             raise BadInput(f"{where}: {name}: a step's name is lower-case letters, digits and hyphens")
         visit(name, ())
+    _check_evaluations(recipe, planned, where)
     return {name: planned[name] for name in steps}
+
+
+def _check_evaluations(recipe: Recipe, planned: Mapping[str, PlannedStep], where: str) -> None:
+    """Raise BadInput where two evaluations have one label, or a model is scored on what it was trained on."""
+    labels: dict[str, str] = {}
+    for name, step in recipe.stages.evaluate.items():
+        full = f"evaluate/{name}"
+        if step.label in labels:
+            raise BadInput(f"{where}: {labels[step.label]} and {full} are both labelled {step.label!r}; relabel one")
+        labels[step.label] = full
+        tasks, *_ = planned[full].inputs["tasks"]
+        for model in planned[full].inputs.get("model", []):
+            shared = sorted(_sources(planned, tasks) & _sources(planned, model))
+            if shared:
+                raise BadInput(
+                    f"{where}: {full} scores a model on {shared[0]}, which it was trained on; make tasks of split test"
+                )
+
+
+def _sources(planned: Mapping[str, PlannedStep], artifact: Path) -> set[str]:
+    """Return the names of the sources of tasks that an artifact is made from."""
+    step = next(step for step in planned.values() if step.artifact == artifact)
+    above = [_sources(planned, path) for paths in step.inputs.values() for path in paths]
+    return set().union(*above, {step.name} if step.stage == "source-tasks" else set())
 
 
 # Stages whose rows carry a date; for the others the recipe's date decides nothing and is no part of the key.

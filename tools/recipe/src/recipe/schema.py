@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 
 def _kebab(name: str) -> str:
@@ -24,17 +24,25 @@ def _kebab(name: str) -> str:
 
 StepReference = Annotated[str, Field(pattern=r"^[a-z][a-z-]*/[a-z0-9][a-z0-9-]*$")]
 StepReferences = Annotated[list[StepReference], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Step(BaseModel):
     """One step: the parameters of its stage's tool, and references to the steps it is made from."""
 
-    model_config = ConfigDict(extra="forbid", alias_generator=_kebab, populate_by_name=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", alias_generator=_kebab, populate_by_name=True, frozen=True, strict=True, allow_inf_nan=False
+    )
 
+    # What an artifact of this stage holds: the flag of the tools that take it.
+    produces: ClassVar[str]
     # Fields that refer to other steps, and the flag of the tool that takes each.
     references: ClassVar[dict[str, str]] = {}
 
-    seed: int | None = Field(default=None, description="overrides the recipe's seed for this step")
+    seed: Seed | None = Field(default=None, description="overrides the recipe's seed for this step")
 
     @field_validator("from_", mode="before", check_fields=False)
     @classmethod
@@ -61,50 +69,69 @@ class Step(BaseModel):
 class SourceTasks(Step):
     """Make the tasks of one source."""
 
+    produces = "tasks"
     source: Literal["shell", "humaneval", "pybugs"]
     split: Literal["train", "test"] = "train"
-    count: Annotated[int, Field(ge=1)]
+    count: Count
     families: list[str] | None = None
 
 
 class Mix(Step):
     """Draw tasks from several sources."""
 
+    produces = "tasks"
     references = {"from_": "tasks"}
     from_: StepReferences
     method: Literal["shares", "weights", "round-robin", "concatenate"] = "shares"
-    rows: Annotated[int, Field(ge=1)] | None = None
-    weights: dict[str, float] | None = None
-    cap: Annotated[int, Field(ge=1)] | None = None
+    rows: Count | None = None
+    weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    cap: Count | None = None
     with_replacement: bool | None = None
+
+    @model_validator(mode="after")
+    def _rows_to_divide(self) -> Mix:
+        if self.rows is None and self.method != "concatenate":
+            raise ValueError(f"method {self.method} needs `rows`")
+        if (self.weights is None) == (self.method == "weights"):
+            raise ValueError("`weights` and method weights belong together")
+        return self
 
 
 class FilterLength(Step):
     """Keep tasks by the length of something."""
 
+    produces = "tasks"
     references = {"from_": "tasks"}
     from_: Annotated[StepReferences, Field(max_length=1)]
     column: str = "instruction_chars"
     keep: Literal["longest", "shortest"] | None = None
-    rows: Annotated[int, Field(ge=1)] | None = None
+    rows: Count | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     min: float | None = None
     max: float | None = None
+
+    @model_validator(mode="after")
+    def _something_to_filter_by(self) -> FilterLength:
+        if self.rows is not None and self.fraction is not None:
+            raise ValueError("`rows` and `fraction` both say how many to keep; give one of them")
+        if (self.keep is None) != (self.rows is None and self.fraction is None):
+            raise ValueError("`keep` needs `rows` or `fraction`, and they need `keep`")
+        if self.keep is None and self.min is None and self.max is None:
+            raise ValueError("nothing to filter by; give `keep` with `rows` or `fraction`, or `min`, or `max`")
+        return self
 
 
 class Upsample(Step):
     """Divide a number of rollouts among tasks."""
 
+    produces = "tasks"
     references = {"from_": "tasks"}
     from_: Annotated[StepReferences, Field(max_length=1)]
     column: str
-    rows: Annotated[int, Field(ge=1)]
+    rows: Count
 
 
 Backend = Literal["auto", "apptainer", "bubblewrap"]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Trials(Step):
@@ -119,6 +146,7 @@ class Trials(Step):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: int | None = None
     backend: Backend | None = None
+    max_model_len: Count | None = None
 
 
 class ModelTrials(Trials):
@@ -133,36 +161,43 @@ class ModelTrials(Trials):
     attempts: Count | None = None
     retries: Annotated[int, Field(ge=0)] | None = None
     request_timeout: Positive | None = None
-    extra_body: dict[str, Any] | None = None
+    extra_body: dict[str, JsonValue] | None = None
 
     @model_validator(mode="after")
     def _one_model(self) -> ModelTrials:
         choices = [name for name in ("teacher", "model", "endpoint") if name in type(self).model_fields]
         if sum(getattr(self, name) is not None for name in choices) != 1:
             raise ValueError(f"takes one of {', '.join(choices)}")
+        if (self.endpoint is None) != (self.model_name is None):
+            raise ValueError("`endpoint` and `model-name` belong together")
+        if self.api_key_env is not None and self.endpoint is None:
+            raise ValueError("`api-key-env` belongs to `endpoint`")
         return self
 
 
 class Rollout(ModelTrials):
     """Let a teacher work on tasks and record what it does."""
 
+    produces = "trajectories"
     teacher: Literal["reference"] | None = None
 
 
 class FilterTurns(Step):
     """Keep trajectories by turns, outcome and error class."""
 
+    produces = "trajectories"
     references = {"from_": "trajectories"}
     from_: Annotated[StepReferences, Field(max_length=1)]
     min_turns: Count | None = None
     outcome: Literal["success", "any"] | None = None
-    drop_errors: list[str] | None = None
+    drop_errors: list[Literal["timeout", "parse", "context", "output_length"]] | None = None
     drop_subagents: bool | None = None
 
 
 class InitModel(Step):
     """Make the student that training starts from."""
 
+    produces = "model"
     references = {"from_": "trajectories"}
     from_: Annotated[StepReferences, Field(max_length=1)] | None = None
     pretrained: Literal["smollm2"] | None = None
@@ -179,12 +214,15 @@ class InitModel(Step):
     def _one_beginning(self) -> InitModel:
         if (self.from_ is None) == (self.pretrained is None):
             raise ValueError("takes either `from` (trajectories for a tokenizer) or `pretrained`")
+        if self.pretrained and set(self.parameters()) != {"pretrained"}:
+            raise ValueError("a pretrained model has its own shape; leave the other keys out")
         return self
 
 
 class TrainSft(Step):
     """Fine-tune the student on trajectories."""
 
+    produces = "model"
     references = {"model": "model", "from_": "trajectories"}
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
@@ -208,6 +246,7 @@ class TrainSft(Step):
 class TrainRl(Trials):
     """Train the student on tasks with the verifier's reward."""
 
+    produces = "model"
     references = {"model": "model", "from_": "tasks"}
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
@@ -224,13 +263,13 @@ class TrainRl(Trials):
     clip: Positive | None = None
     clip_low: Positive | None = None
     clip_high: Positive | None = None
-    max_model_len: Count | None = None
     threads: Count | None = None
 
 
 class Evaluate(ModelTrials):
     """Score a model on held-out tasks."""
 
+    produces = "scores"
     label: Literal["base", "sft", "rl"]
 
 
@@ -262,6 +301,6 @@ class Recipe(BaseModel):
 
     recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="its name; the file is <name>.yaml")]
     description: str
-    seed: int = 0
+    seed: Seed = 0
     date: datetime.date = Field(description="written into trajectory rows, so that a rebuild writes the same bytes")
     stages: Stages

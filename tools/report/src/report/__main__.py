@@ -93,7 +93,11 @@ def run_show(args: argparse.Namespace) -> None:
     summary, page = read_summary(args.folder), args.folder / "index.html"
     if not page.is_file():
         raise BadInput(f"{page}: no such file; build the recipe's report again")
-    print_summary(summary, page)
+    try:
+        print_summary(summary, page)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        where = args.folder / "summary.json"
+        raise BadInput(f"{where}: not a recipe's summary ({error!r}); build the recipe's report again") from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from recipe_core.artifact import Artifact, open_artifact
 from recipe_core.errors import BadInput
-
-LABELS = ("base", "sft", "rl")
+from recipe_core.terms import LABELS
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Run the agent terminus-2 on every task of an artifact and record trajectories.
 
-    rollout --tasks results/mix/aaa --teacher reference --date 2026-01-01 --out results/rollout/bbb
-    rollout --tasks results/mix/aaa --endpoint http://localhost:8000/v1 --model qwen3 --date 2026-01-01 --out OUT
-    rollout --tasks results/mix/aaa --endpoint https://api.example.org/v1 --model big --api-key-env EXAMPLE_KEY …
-    rollout --tasks results/mix/aaa --model results/train_sft/ccc --date 2026-01-01 --out OUT
+    rollout --tasks results/mix/aaa --teacher reference --out results/rollout/bbb
+    rollout --tasks results/mix/aaa --endpoint http://localhost:8000/v1 --model-name qwen3 --out OUT
+    rollout --tasks results/mix/aaa --endpoint https://api.example.org/v1 --model-name big --api-key-env KEY …
+    rollout --tasks results/mix/aaa --model results/train_sft/ccc --out OUT
 
 Each trial runs in a sandbox of its own, in a real tmux, and ends with the task's verifier. A run that was killed goes
 on where it was when the same command is given again. Rows are sorted by task and attempt. Tasks that went through
@@ -26,32 +26,26 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact, value_digest, work_dir
-from recipe_core.cli import Parser, add_common, entry, iso_date, positive
+from recipe_core.cli import Parser, above_zero, add_common, entry, iso_date, natural, positive, real, seed, top_k
 from recipe_core.errors import BadInput
 from recipe_core.progress import progress
 from recipe_core.records import ATTEMPTS, TRAJECTORY_SCHEMA, TableWriter, read_rows
-from rollout.outcome import INFRASTRUCTURE
+from recipe_core.terms import INFRASTRUCTURE
 from rollout.settings import REFERENCE, REFERENCE_ENDPOINT, Endpoint, Sampling, Settings, TrialRequest, requests_for
 
 
-def seconds(text: str) -> float:
-    """Parse a positive number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
-    return value
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def json_object(text: str) -> dict[str, Any]:
     """Parse a JSON object."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -63,9 +57,9 @@ def add_sampling_flags(parser: argparse.ArgumentParser, title: str = "sampling")
     """Add the flags that :func:`sampling_of` reads, and those of a request."""
     sampling = parser.add_argument_group(title)
     default = Sampling()
-    sampling.add_argument("--temperature", type=float, default=default.temperature, help="default %(default)s")
-    sampling.add_argument("--top-p", type=float, default=default.top_p, help="default %(default)s")
-    sampling.add_argument("--top-k", type=int, default=default.top_k, help="default %(default)s: no limit")
+    sampling.add_argument("--temperature", type=real(), default=default.temperature, help="default %(default)s")
+    sampling.add_argument("--top-p", type=real(0, 1, above=True), default=default.top_p, help="default %(default)s")
+    sampling.add_argument("--top-k", type=top_k, default=default.top_k, help="default %(default)s: no limit")
     sampling.add_argument(
         "--max-tokens", type=positive, default=default.max_tokens, help="of one answer (default %(default)s)"
     )
@@ -100,7 +94,7 @@ def model_endpoint(args: argparse.Namespace, choices: Sequence[str]) -> Endpoint
             raise BadInput(f"{flag} belongs to --endpoint, not to --model; leave it out")
     if args.endpoint and not args.model_name:
         raise BadInput("--endpoint needs --model-name, the model's name there")
-    if args.endpoint and not args.endpoint.startswith(("http://", "https://")):
+    if args.endpoint and not _is_url(args.endpoint):
         raise BadInput(f"--endpoint {args.endpoint!r}: expected a URL such as http://localhost:8000/v1")
     return Endpoint(
         model=args.model_name or args.model.name,
@@ -113,6 +107,14 @@ def model_endpoint(args: argparse.Namespace, choices: Sequence[str]) -> Endpoint
     )
 
 
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
 def add_trial_flags(parser: argparse.ArgumentParser, attempts: int) -> None:
     """Add the flags that :func:`settings_of` reads, and `--attempts` with its default."""
     trials = parser.add_argument_group("trials")
@@ -123,16 +125,23 @@ def add_trial_flags(parser: argparse.ArgumentParser, attempts: int) -> None:
         "--max-turns", type=positive, default=32, metavar="N", help="answers a trial may take (default 32)"
     )
     trials.add_argument(
-        "--agent-timeout", type=seconds, metavar="S", help="seconds for the agent (default: the task's own)"
+        "--max-model-len",
+        type=positive,
+        default=4096,
+        metavar="N",
+        help="with --model: tokens of a conversation (default 4096)",
     )
     trials.add_argument(
-        "--settle", type=seconds, default=10.0, metavar="S", help="longest wait for a command (default 10 s)"
+        "--agent-timeout", type=above_zero, metavar="S", help="seconds for the agent (default: the task's own)"
     )
     trials.add_argument(
-        "--request-timeout", type=seconds, default=300.0, metavar="S", help="of one request (default 300 s)"
+        "--settle", type=above_zero, default=10.0, metavar="S", help="longest wait for a command (default 10 s)"
     )
     trials.add_argument(
-        "--retries", type=int, default=2, metavar="N", help="of a trial after an infrastructure error (default 2)"
+        "--request-timeout", type=above_zero, default=300.0, metavar="S", help="of one request (default 300 s)"
+    )
+    trials.add_argument(
+        "--retries", type=natural, default=2, metavar="N", help="of a trial after an infrastructure error (default 2)"
     )
     trials.add_argument("--concurrency", type=positive, default=4, metavar="N", help="trials at a time (default 4)")
     trials.add_argument(
@@ -154,7 +163,7 @@ def settings_of(args: argparse.Namespace, run_id: str) -> Settings:
         concurrency=args.concurrency,
         max_turns=args.max_turns,
         agent_timeout_sec=args.agent_timeout,
-        trial_retries=max(args.retries, 0),
+        trial_retries=args.retries,
         settle_sec=args.settle,
         backend=args.backend,
     )
@@ -170,7 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_sampling_flags(parser, "sampling (not for --teacher)")
     add_trial_flags(parser, attempts=1)
     add_common(parser)
-    parser.add_argument("--date", type=iso_date, required=True, help="recorded in every row")
+    parser.add_argument("--date", type=iso_date, default="1970-01-01", help="recorded in every row")
     return parser
 
 
@@ -205,6 +214,7 @@ def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
         "model": endpoint.model if endpoint.base_url else None,
         "sampling": dataclasses.asdict(endpoint.sampling),
         "extra_body": dict(endpoint.extra_body),
+        "max_model_len": args.max_model_len if args.model else None,
     }
 
 
@@ -228,14 +238,14 @@ def check_tasks(path: Path, *, solution: bool) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def served(endpoint: Endpoint, model: Path | None) -> Iterator[Endpoint]:
+def served(endpoint: Endpoint, model: Path | None, max_model_len: int) -> Iterator[Endpoint]:
     """Yield the endpoint, with a model server behind it while the block runs where a model folder was given."""
     if model is None:
         yield endpoint
         return
     from serve.client import ModelServer
 
-    with ModelServer(model) as server:
+    with ModelServer(model, options=("--max-model-len", str(max_model_len))) as server:
         yield dataclasses.replace(endpoint, base_url=server.base_url, model=server.model)
 
 
@@ -263,7 +273,7 @@ def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint
             classes[row["error_class"] or "none"] += 1
             bar.advance()
 
-        with served(endpoint, args.model) as ready:
+        with served(endpoint, args.model, args.max_model_len) as ready:
             asyncio.run(engine.run_each(requests(), ready, settings, work, finished))
     elapsed = time.monotonic() - started
     if total and classes[INFRASTRUCTURE] == total:
@@ -309,6 +319,7 @@ def run(args: argparse.Namespace) -> None:
         inputs=inputs,
         tier="T1" if endpoint.is_reference else "T2",
         package=["rollout", "sandbox"],
+        commands=["serve"] if args.model else [],
     ) as writer:
         if not writer.up_to_date:
             write_artifact(args, tasks, endpoint, writer)
@@ -336,7 +347,7 @@ def build_teacher_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=8199, help="port to listen on (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of looks and mistakes (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of looks and mistakes (default 0)")
     return parser
 
 
@@ -359,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words and words[0] in _COMMANDS:
         _COMMANDS[words[0]](words[1:])
     else:
-        entry(build_parser, run)(words)
+        entry(build_parser, run, packages=["sandbox"])(words)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from recipe_core.artifact import write_atomically
 from recipe_core.errors import BadInput
 from recipe_core.tasks import TaskFile, check_task, read_files, unpack
+from recipe_core.terms import INFRASTRUCTURE
 from rollout.gateway import Gateway, HttpUpstream, TrialKey, TrialSession, Upstream, probe
-from rollout.outcome import INFRASTRUCTURE, TrialFacts, trajectory_row
+from rollout.outcome import TrialFacts, trajectory_row
 from rollout.reference import ReferenceUpstream
 from rollout.settings import REFERENCE, Endpoint, Settings, TrialRequest
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from recipe_core.errors import BadInput
 from recipe_core.seeds import row_seed
-from rollout.outcome import INFRASTRUCTURE, Turn
+from recipe_core.terms import INFRASTRUCTURE
+from rollout.outcome import Turn
 from rollout.settings import Endpoint
 
 if TYPE_CHECKING:
@@ -222,7 +223,8 @@ class Gateway:
         try:
             turn = await self._ask(messages, seed, session)
         except ContextExceeded:
-            session.ended = "context"
+            # The endpoint did answer in the end, so what failed before is no infrastructure error.
+            session.ended, session.failed_request = "context", ""
             raise
         except InfrastructureFailure:
             session.ended = INFRASTRUCTURE

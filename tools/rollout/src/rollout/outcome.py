@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recipe_core.terms import INFRASTRUCTURE
+
 AGENT = "terminus-2"
-INFRASTRUCTURE = "infrastructure"
-ERROR_CLASSES = ("timeout", "parse", "context", "output_length", INFRASTRUCTURE)
 
 # A verifier that gave no usable reward, and a sandbox that went over its limits. Tasks are validated before use, so the
 # agent brought it about (it broke a tool the verifier needs, or wrote code that never ends): its failure, reward 0.

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from recipe_core.errors import BadInput, nearest
 
 REFERENCE = "reference"
+BUILTIN = "builtin"
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Endpoint:
     """Where completions come from.
 
     Args:
-        model: the model's name there, recorded in every row; `reference` without `base_url` is the built-in teacher.
+        model: the model's name there, recorded in every row.
         base_url: an OpenAI-compatible URL that ends in `/v1`.
-        provider: recorded in every row as `model_provider`.
+        provider: recorded in every row as `model_provider`; `builtin` is the reference teacher.
         api_key_env: name of the environment variable that holds the key; the key itself is never stored.
         sampling: see :class:`Sampling`.
         extra_body: further JSON keys of every request, for example `{"chat_template_kwargs": {…}}`.
@@ -54,10 +55,10 @@ class Endpoint:
     @property
     def is_reference(self) -> bool:
         """Whether this is the built-in teacher that plays reference solutions."""
-        return not self.base_url and self.model == REFERENCE
+        return self.provider == BUILTIN
 
 
-REFERENCE_ENDPOINT = Endpoint(model=REFERENCE, provider="builtin")
+REFERENCE_ENDPOINT = Endpoint(model=REFERENCE, provider=BUILTIN)
 
 
 @dataclass(frozen=True)

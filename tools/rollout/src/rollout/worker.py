@@ -65,9 +65,12 @@ def answer(line: str) -> dict[str, Any]:
     """Serve one request."""
     try:
         request = read_request(line)
-        requests = trial_requests(Path(request["tasks"]), request.get("trials"))
-        endpoint = from_json(Endpoint, request["endpoint"], "request: endpoint")
-        settings = from_json(Settings, request.get("settings", {}), "request: settings")
+        try:
+            requests = trial_requests(Path(request["tasks"]), request.get("trials"))
+            endpoint = from_json(Endpoint, request["endpoint"], "request: endpoint")
+            settings = from_json(Settings, request.get("settings") or {}, "request: settings")
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"request: a key is missing or its value is of the wrong kind ({error!r})") from None
         if request.get("work"):
             rows = asyncio.run(run_trials(requests, endpoint, settings, Path(request["work"])))
         else:

@@ -20,8 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from recipe_core.cli import Parser, entry, positive
+from recipe_core.cli import Parser, above_zero, entry, positive, seed
 from recipe_core.errors import BadInput
+from recipe_core.processes import running
 from serve import supervise
 from serve.engine import DEVICES, HOST, EngineSettings, check_model, default_threads, detect_device, engine_command
 
@@ -51,8 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--threads", type=positive, metavar="N", help="CPU threads of the engine (default half the cores)"
     )
     parser.add_argument("--tensor-parallel", type=positive, default=1, metavar="N", help="GPUs a model (default 1)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of requests that bring none (default 0)")
-    parser.add_argument("--start-timeout", type=float, default=600.0, metavar="S", help="seconds (default 600)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of requests that bring none (default 0)")
+    parser.add_argument("--start-timeout", type=above_zero, default=600.0, metavar="S", help="seconds (default 600)")
     parser.add_argument("--log", type=Path, metavar="FILE", help="the engine's output (default: a temporary file)")
     parser.add_argument(
         "--until-stdin-closes", action="store_true", help="stop when standard input ends, for programs that start this"
@@ -112,7 +113,8 @@ def _serve(args: argparse.Namespace, settings: EngineSettings, scratch: Path, lo
     words[0] = shutil.which(words[0], path=environment["PATH"]) or words[0]
     root_url = f"http://{HOST}:{settings.port}"
     started = time.monotonic()
-    with supervise.running(words, environment, log) as engine:
+    log.unlink(missing_ok=True)
+    with running(words, environment, log) as engine:
 
         def abandoned() -> bool:
             return bool(args.until_stdin_closes) and stdin_closed(0)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from recipe_core.errors import BadInput
 from serve.engine import HOST
 
-# Waits until the other end of its standard input is gone, however that came about, then kills a process group.
-_GUARD = "import os,signal,sys\nsys.stdin.buffer.read()\nos.killpg(int(sys.argv[1]), signal.SIGKILL)"
 # What vLLM writes before a line: `(EngineCore pid=7) ERROR 01-31 12:00:00 [core.py:1] `, each part only sometimes.
 _PREFIX = re.compile(r"(\([^)]* pid=\d+\)\s*)?(ERROR \S+ \S+ \[[^\]]*\]\s*)?")
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b.*: .")
-_SECONDS_TO_STOP = 10.0
 _POLL_SEC = 0.25
 
 
@@ -53,45 +46,6 @@ def last_words(log: Path, lines: int = 4) -> str:
     errors = [line for line in written if _ERROR.match(line)]
     said = list(dict.fromkeys([errors[0], errors[-1]])) if errors else [line for line in written if line][-lines:]
     return " | ".join(said) or "it wrote nothing"
-
-
-@contextlib.contextmanager
-def running(words: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in a process group of its own while the block runs; its output goes to `log`.
-
-    At the end of the block the group gets SIGTERM, then SIGKILL. If this process is killed first, a guard process
-    kills the group.
-    """
-    with log.open("wb") as output:
-        try:
-            process = subprocess.Popen(
-                words,
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise BadInput(f"{words[0]}: not found on PATH; run serve from its stack (see envs/serve)") from None
-    guard = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _GUARD, str(process.pid)], stdin=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        _signal_group(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_SECONDS_TO_STOP)
-        _signal_group(process.pid, signal.SIGKILL)
-        process.wait()
-        guard.kill()
-        guard.wait()
-
-
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
 
 
 def is_healthy(root_url: str) -> bool:

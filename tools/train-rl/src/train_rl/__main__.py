@@ -21,7 +21,7 @@ from pathlib import Path
 
 from recipe_core.artifact import ArtifactWriter, open_artifact, work_dir
 from recipe_core.checkpoints import last_checkpoint, publish_model
-from recipe_core.cli import Parser, add_common, entry, iso_date, positive
+from recipe_core.cli import Parser, above_zero, add_common, entry, iso_date, positive, real, top_k
 from recipe_core.errors import BadInput
 from recipe_core.records import read_rows
 from train_rl.sampler import Sampler, SamplingSettings
@@ -41,35 +41,37 @@ def build_parser() -> argparse.ArgumentParser:
     batch.add_argument("--micro-batch-size", type=positive, default=8, help="trials a forward pass (default 8)")
     batch.add_argument("--least-samples", type=positive, default=4, help="trials a baseline needs (default 4)")
     optimiser = parser.add_argument_group("optimiser (AdamW, constant rate)")
-    optimiser.add_argument("--learning-rate", type=float, default=5e-6, help="(default 5e-6)")
-    optimiser.add_argument("--weight-decay", type=float, default=0.0, help="(default 0)")
-    optimiser.add_argument("--adam-beta1", type=float, default=0.9, help="(default 0.9)")
-    optimiser.add_argument("--adam-beta2", type=float, default=0.999, help="(default 0.999)")
-    optimiser.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient (default 1)")
+    optimiser.add_argument("--learning-rate", type=above_zero, default=5e-6, help="(default 5e-6)")
+    optimiser.add_argument("--weight-decay", type=real(), default=0.0, help="(default 0)")
+    optimiser.add_argument("--adam-beta1", type=real(0, 1), default=0.9, help="(default 0.9)")
+    optimiser.add_argument("--adam-beta2", type=real(0, 1), default=0.999, help="(default 0.999)")
+    optimiser.add_argument("--clip", type=above_zero, default=1.0, help="largest norm of the gradient (default 1)")
     optimiser.add_argument(
-        "--clip-low", type=float, default=0.2, help="ratio's lower bound is 1 minus this (default 0.2)"
+        "--clip-low", type=real(0, 1), default=0.2, help="ratio's lower bound is 1 minus this (default 0.2)"
     )
     optimiser.add_argument(
-        "--clip-high", type=float, default=0.2, help="ratio's upper bound is 1 plus this (default 0.2)"
+        "--clip-high", type=real(), default=0.2, help="ratio's upper bound is 1 plus this (default 0.2)"
     )
     sampling = parser.add_argument_group("trials")
-    sampling.add_argument("--temperature", type=float, default=0.7, help="(default 0.7)")
-    sampling.add_argument("--top-p", type=float, default=1.0, help="(default 1)")
-    sampling.add_argument("--top-k", type=int, default=-1, help="(default -1: no limit)")
+    sampling.add_argument("--temperature", type=real(), default=0.7, help="(default 0.7)")
+    sampling.add_argument("--top-p", type=real(0, 1, above=True), default=1.0, help="(default 1)")
+    sampling.add_argument("--top-k", type=top_k, default=-1, help="(default -1: no limit)")
     sampling.add_argument("--max-tokens", type=positive, default=256, help="of one answer (default 256)")
     sampling.add_argument("--max-turns", type=positive, default=8, help="answers a trial may take (default 8)")
     sampling.add_argument(
         "--max-model-len", type=positive, default=4096, help="tokens of a conversation (default 4096)"
     )
-    sampling.add_argument("--agent-timeout", type=float, default=120.0, help="seconds of a trial (default 120)")
-    sampling.add_argument("--settle", type=float, default=10.0, help="longest wait for a command in s (default 10)")
+    sampling.add_argument("--agent-timeout", type=above_zero, default=120.0, help="seconds of a trial (default 120)")
+    sampling.add_argument(
+        "--settle", type=above_zero, default=10.0, help="longest wait for a command in s (default 10)"
+    )
     sampling.add_argument("--concurrency", type=positive, default=8, help="trials at a time (default 8)")
     sampling.add_argument(
         "--backend", choices=["auto", "apptainer", "bubblewrap"], default="auto", help="of the sandbox (default auto)"
     )
     run_group = parser.add_argument_group("run")
     run_group.add_argument("--save-steps", type=positive, default=5, help="steps between checkpoints (default 5)")
-    run_group.add_argument("--threads", type=positive, default=os.cpu_count(), help="CPU threads (default: all)")
+    run_group.add_argument("--threads", type=positive, default=2, help="CPU threads; sums depend on it (default 2)")
     run_group.add_argument("--date", type=iso_date, default="1970-01-01", help="written into trials' rows")
     add_common(parser)
     return parser
@@ -114,7 +116,8 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         inputs={"model": model, "tasks": tasks},
         tier="T2",
-        package="train_rl",
+        package=["train_rl", "serve"],
+        commands=["rollout", "serve"],
     )
     with writer:
         if writer.up_to_date:
@@ -141,7 +144,8 @@ def run(args: argparse.Namespace) -> None:
         with Sampler(args.model, path, settings, work / "trials") as sampler:
             trained = _train(job, sampler, checkpoint, writer.path("metrics.jsonl"), args.threads)
         publish_model(trained, model, writer)
-        writer.count(rows_in=len(task_ids), rows_out=len(task_ids))
+        # Trials, which are what it is trained on.
+        writer.count(rows_in=None, rows_out=args.steps * args.prompts * args.samples)
         writer.provenance(resumed=bool(checkpoint))
         last = writer.path("metrics.jsonl").read_text().splitlines()[-1:]
         print(json.dumps({"steps": args.steps, "last": json.loads(last[0]) if last else None}))

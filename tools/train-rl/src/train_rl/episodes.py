@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-INFRASTRUCTURE = "infrastructure"
-# The model's own failures: they score 0 whatever state they left behind.
-_SCORED_ZERO = ("timeout", "parse", "context", "output_length")
+from recipe_core.terms import INFRASTRUCTURE, MODEL_ERRORS
 
 
 @dataclass
@@ -36,7 +34,8 @@ def reward(row: Mapping[str, Any]) -> float | None:
     """Return the reward that training sees: None for an infrastructure error, 0 for the model's own failures."""
     if row["error_class"] == INFRASTRUCTURE:
         return None
-    if row["error_class"] in _SCORED_ZERO:
+    # The model's own failures score 0 whatever state they left behind.
+    if row["error_class"] in MODEL_ERRORS:
         return 0.0
     return float(row["reward"] or 0.0)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from recipe_core.artifact import file_digest, value_digest
 from recipe_core.errors import BadInput
 from recipe_core.seeds import row_seed
 from serve.client import ModelServer
@@ -55,6 +56,7 @@ class Sampler:
         self._work = work
         self._server = ModelServer(model.resolve(), options=("--max-model-len", str(settings.max_model_len)))
         self._worker: subprocess.Popen[str] | None = None
+        self._policy = ""
 
     def __enter__(self) -> Sampler:
         # The worker imports its harness while the server starts.
@@ -74,13 +76,16 @@ class Sampler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_worker()
-        self._server.__exit__(kind, error, trace)
+        try:
+            self._stop_worker()
+        finally:
+            self._server.__exit__(kind, error, trace)
 
     def _stop_worker(self) -> None:
         if self._worker is not None and self._worker.stdin is not None:
             # The worker ends with its input; so it does when this process is killed.
-            self._worker.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._worker.stdin.close()
             try:
                 self._worker.wait(30)
             except subprocess.TimeoutExpired:
@@ -90,6 +95,8 @@ class Sampler:
     def load(self, weights: Path) -> None:
         """Serve the weights of a model folder from now on."""
         self._server.reload_weights(weights)
+        digests = [file_digest(path) for path in sorted(weights.glob("*.safetensors"))]
+        self._policy = value_digest(digests)[:12]
 
     def sample(self, step: int, task_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Run one trial for each entry of `task_ids` and return their rows in that order.
@@ -105,7 +112,8 @@ class Sampler:
         for task_id in task_ids:
             attempt = seen[task_id] = seen.get(task_id, -1) + 1
             trials.append({"task_id": task_id, "attempt": attempt, "seed": row_seed(self._settings.seed, "step", step)})
-        folder = self._work / f"step-{step}"
+        # Trials of a killed step go on only under the very policy they began with.
+        folder = self._work / f"step-{step}-{self._policy}"
         answer = self._ask(
             {
                 "tasks": str(self._tasks),
@@ -124,7 +132,7 @@ class Sampler:
         return {
             "model": self._server.model,
             "base_url": self._server.base_url,
-            "provider": "serve",
+            "provider": "vllm",
             "sampling": {
                 "temperature": settings.temperature,
                 "top_p": settings.top_p,

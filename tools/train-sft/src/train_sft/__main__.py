@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact, work_dir
 from recipe_core.checkpoints import last_checkpoint, publish_model
-from recipe_core.cli import Parser, add_common, entry, positive
+from recipe_core.cli import Parser, above_zero, add_common, entry, positive, real
 from recipe_core.errors import BadInput
+from recipe_core.processes import running
 from recipe_core.records import read_rows
 from train_sft.config import hyperparameters, run_settings
 from train_sft.export import write_dataset
@@ -42,19 +41,19 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--packing", action="store_true", help="several conversations a sequence, kept apart by the mask")
     data.add_argument("--keep-order", action="store_true", help="the rows' order in every epoch, instead of new ones")
     optimiser = parser.add_argument_group("optimiser (AdamW, cosine schedule)")
-    optimiser.add_argument("--learning-rate", type=float, default=4e-5, help="peak (default 4e-5)")
+    optimiser.add_argument("--learning-rate", type=above_zero, default=4e-5, help="peak (default 4e-5)")
     optimiser.add_argument("--batch-size", type=positive, default=8, help="conversations a step (default 8)")
     optimiser.add_argument("--micro-batch-size", type=positive, help="conversations at once (default: the whole batch)")
-    optimiser.add_argument("--epochs", type=float, default=7.0, help="passes over the data (default 7)")
-    optimiser.add_argument("--warmup", type=float, default=0.1, help="share of the steps (default 0.1)")
-    optimiser.add_argument("--weight-decay", type=float, default=0.04, help="(default 0.04)")
-    optimiser.add_argument("--adam-beta1", type=float, default=0.9, help="(default 0.9)")
-    optimiser.add_argument("--adam-beta2", type=float, default=0.98, help="(default 0.98)")
-    optimiser.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient (default 1)")
+    optimiser.add_argument("--epochs", type=above_zero, default=7.0, help="passes over the data (default 7)")
+    optimiser.add_argument("--warmup", type=real(0, 1), default=0.1, help="share of the steps (default 0.1)")
+    optimiser.add_argument("--weight-decay", type=real(), default=0.04, help="(default 0.04)")
+    optimiser.add_argument("--adam-beta1", type=real(0, 1), default=0.9, help="(default 0.9)")
+    optimiser.add_argument("--adam-beta2", type=real(0, 1), default=0.98, help="(default 0.98)")
+    optimiser.add_argument("--clip", type=above_zero, default=1.0, help="largest norm of the gradient (default 1)")
     run_group = parser.add_argument_group("run")
     run_group.add_argument("--save-steps", type=positive, default=200, help="steps between checkpoints (default 200)")
     run_group.add_argument("--logging-steps", type=positive, default=10, help="steps between metrics (default 10)")
-    run_group.add_argument("--threads", type=positive, default=os.cpu_count(), help="CPU threads (default: all)")
+    run_group.add_argument("--threads", type=positive, default=2, help="CPU threads; sums depend on it (default 2)")
     add_common(parser)
     return parser
 
@@ -70,7 +69,6 @@ def train(settings: dict[str, Any], work: Path, threads: int) -> None:
     config = work / "llamafactory.yaml"
     config.write_text(yaml.safe_dump(settings, sort_keys=True))
     environment = {
-        **os.environ,
         "OMP_NUM_THREADS": str(threads),
         # Threads that spin while they wait make a step several times slower on a machine with anything else to do.
         "OMP_WAIT_POLICY": "passive",
@@ -82,15 +80,12 @@ def train(settings: dict[str, Any], work: Path, threads: int) -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }
     log = work / "llamafactory.log"
-    with log.open("a") as stream:
-        command = [sys.executable, "-m", "llamafactory.cli", "train", str(config)]
-        done = subprocess.run(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
-    if done.returncode:
+    with running([sys.executable, "-m", "llamafactory.cli", "train", str(config)], environment, log) as process:
+        code = process.wait()
+    if code:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         print("\n".join(lines[-_PROGRESS_LINES_KEPT:]), file=sys.stderr)
-        raise BadInput(
-            f"LLaMA-Factory ended with code {done.returncode} ({lines[-1] if lines else 'no output'}); see {log}"
-        )
+        raise BadInput(f"LLaMA-Factory ended with code {code} ({lines[-1] if lines else 'no output'}); see {log}")
 
 
 def write_metrics(state: Path, out: Path) -> int:
