@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` runs the whole pipeline, `make test` the tests. Both set up what they need first.
 
-.PHONY: help setup demo build test test-full lint format lock clean
+.PHONY: help setup demo build test test-full lint format docs lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -40,6 +40,11 @@ format: ## rewrite the code in the house's format
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow/rules
+
+docs: ## write docs/recipes.md and workflow/schemas/recipe.json again
+	.venvs/dev/bin/python -m recipe.reference > docs/recipes.md
+	mkdir -p workflow/schemas
+	recipe schema > workflow/schemas/recipe.json
 
 lock: ## resolve every envs/<stack>/requirements.in again
 	envs/lock

@@ -71,6 +71,7 @@ def test_an_unknown_flag_is_one_line_and_code_2(stage: str, tool):
 TASK_READERS = {
     "mix": ["--rows", "2"],
     "filter-length": ["--min", "1"],
+    "dedup": ["--method", "exact"],
     "upsample": ["--column", "instruction_chars", "--rows", "9"],
     "rollout": ["--teacher", "reference", "--date", "2026-01-01"],
     "evaluate": ["--endpoint", "http://127.0.0.1:9/v1", "--model-name", "x", "--label", "base", "--date", "2026-01-01"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -24,18 +26,21 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]
 
 def kill_when(there: Callable[[], bool], *command: object, timeout: float = 600) -> None:
     """Start a command in a process group of its own and kill -9 the whole group as soon as `there` holds."""
-    process = subprocess.Popen(
-        [str(word) for word in command], env=ENVIRONMENT, start_new_session=True, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + timeout
-    try:
-        while not there():
-            assert process.poll() is None, "ended before it was killed"
-            assert time.monotonic() < deadline, "never came to where it was to be killed"
-            time.sleep(0.05)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with tempfile.TemporaryFile("w+") as said:
+        words = [str(word) for word in command]
+        process = subprocess.Popen(words, env=ENVIRONMENT, start_new_session=True, stdout=said, stderr=said)
+        deadline = time.monotonic() + timeout
+        try:
+            while not there():
+                if process.poll() is not None:
+                    said.seek(0)
+                    pytest.fail(f"ended with code {process.returncode} before it was killed: {said.read()[-2000:]}")
+                assert time.monotonic() < deadline, "never came to where it was to be killed"
+                time.sleep(0.05)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def digests(artifact: Path) -> dict[str, str]:

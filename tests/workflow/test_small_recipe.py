@@ -26,6 +26,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
     (copy / ".venvs").symlink_to(ROOT / ".venvs")
     shutil.copy(RECIPE, copy / "workflow" / "recipes")
+    (copy / "benchmark.txt").write_text("Write a function that returns the n-th prime number, counting from one.\n")
     return copy
 
 

@@ -71,6 +71,11 @@ def downloads(wildcards):
     ]
 
 
+def benchmarks(wildcards):
+    """The files of prompts that a step compares tasks with."""
+    return STEPS[wildcards.key].parameters["benchmarks"]
+
+
 def artifacts(flag):
     """Return a params function: the flag and the artifact folders it takes, or nothing."""
 

@@ -120,6 +120,61 @@ rule filter_length:
         """
 
 
+rule dedup:
+    input:
+        tasks=inputs("tasks"),
+    output:
+        "results/dedup/{key}/manifest.json",
+    log:
+        "results/logs/dedup/{key}.log",
+    benchmark:
+        "results/benchmarks/dedup/{key}.tsv"
+    container:
+        image("data")
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        tasks=artifacts("tasks"),
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        dedup {params.tasks:q} {params.flags:q} \
+            --seed {params.seed} \
+            --out results/dedup/{wildcards.key} \
+            2>{log:q}
+        """
+
+
+rule decontaminate:
+    input:
+        tasks=inputs("tasks"),
+        benchmarks=benchmarks,
+    output:
+        "results/decontaminate/{key}/manifest.json",
+    log:
+        "results/logs/decontaminate/{key}.log",
+    benchmark:
+        "results/benchmarks/decontaminate/{key}.tsv"
+    container:
+        image("data")
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        tasks=artifacts("tasks"),
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        decontaminate {params.tasks:q} {params.flags:q} \
+            --seed {params.seed} \
+            --out results/decontaminate/{wildcards.key} \
+            2>{log:q}
+        """
+
+
 rule upsample:
     input:
         tasks=inputs("tasks"),

@@ -18,6 +18,8 @@ from recipe_core.errors import BadInput, nearest
 
 STAGES = list(Stages().by_name())
 KEY_DIGITS = 12
+# Flags that take one word for each of several values; others take them in one, with commas.
+_SEVERAL_WORDS = {"benchmarks"}
 # Rules of the workflow beside the stages'; a recipe is a rule too, so it cannot have the name of one.
 _RULES = {*STAGES, "report", "link"}
 
@@ -62,7 +64,9 @@ def _flag(name: str, value: Any) -> Iterator[str]:
     yield f"--{name}"
     if value is True:
         return
-    if isinstance(value, list):
+    if name in _SEVERAL_WORDS:
+        yield from value
+    elif isinstance(value, list):
         yield ",".join(map(str, value))
     elif name == "extra-body":
         yield json.dumps(value, sort_keys=True)

@@ -121,6 +121,36 @@ class FilterLength(Step):
         return self
 
 
+class Dedup(Step):
+    """Drop tasks that are the same as another, or nearly."""
+
+    produces = "tasks"
+    references = {"from_": "tasks"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    method: Literal["exact", "indel", "minhash"]
+    column: str | None = None
+    threshold: Positive | None = None
+    ngram: Count | None = None
+    permutations: Count | None = None
+    raw: bool | None = None
+
+
+class Decontaminate(Step):
+    """Drop tasks that a benchmark holds too, or nearly."""
+
+    produces = "tasks"
+    references = {"from_": "tasks"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    benchmarks: Annotated[list[str], Field(min_length=1)]
+    benchmark_column: str | None = None
+    method: Literal["openthoughts3", "agent", "ngram", "indel"] | None = None
+    column: str | None = None
+    ngram: Count | None = None
+    similarity: Annotated[float, Field(gt=0, le=100)] | None = None
+    tokenizer: Literal["words"] | None = None
+    max_share: Share | None = None
+
+
 class Upsample(Step):
     """Divide a number of rollouts among tasks."""
 
@@ -281,6 +311,8 @@ class Stages(BaseModel):
     source_tasks: dict[str, SourceTasks] = {}
     mix: dict[str, Mix] = {}
     filter_length: dict[str, FilterLength] = {}
+    dedup: dict[str, Dedup] = {}
+    decontaminate: dict[str, Decontaminate] = {}
     upsample: dict[str, Upsample] = {}
     rollout: dict[str, Rollout] = {}
     filter_turns: dict[str, FilterTurns] = {}
@@ -299,8 +331,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="its name; the file is <name>.yaml")]
-    description: str
-    seed: Seed = 0
+    recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="its name, which is also the file's")]
+    description: str = Field(description="what it is for, in a sentence")
+    seed: Seed = Field(default=0, description="of everything random; split by step and row")
     date: datetime.date = Field(description="written into trajectory rows, so that a rebuild writes the same bytes")
-    stages: Stages
+    stages: Stages = Field(description="what is built")

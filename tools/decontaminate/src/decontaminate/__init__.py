@@ -1,0 +1,1 @@
+"""Drop tasks that share text with the prompts of benchmarks."""

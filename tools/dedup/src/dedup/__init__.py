@@ -1,0 +1,1 @@
+"""Drop tasks that are the same as another one."""
