@@ -10,12 +10,13 @@ from rapidfuzz import fuzz
 
 from decontaminate import index as index_module
 from decontaminate.__main__ import METHODS, TOKENIZERS, check_share, choose_rule
-from decontaminate.index import Index, SimilarIndex, bag, part_may_reach, polynomial
+from decontaminate.index import Index, SimilarIndex, part_may_reach, polynomial
 from decontaminate.rules import RULES, Hit, Rule, plain_decision
 from decontaminate.sets import Prompt
 from decontaminate.text import TOKENIZERS as FUNCTIONS
-from decontaminate.text import gram_length, grams, normalise, words
+from decontaminate.text import gram_length, grams, words
 from recipe_core.errors import BadInput
+from recipe_core.text import character_bag, normalise
 
 VOCABULARY = ["sort", "the", "file", "Groesse", "größe", "3", "--", "?", "文件", "ﬁle", "a", "b"]
 RULES_TO_TRY = [
@@ -76,7 +77,7 @@ def test_a_collision_of_hashes_decides_nothing(case, rule):
 @given(letters.filter(str.strip), letters.filter(str.strip))
 def test_the_bounds_hold(left, right):
     left, right = normalise(left), normalise(right)
-    common = int(np.minimum(bag(left), bag(right)).sum())
+    common = int(np.minimum(character_bag(left), character_bag(right)).sum())
     assert fuzz.ratio(left, right) <= 200 * common / (len(left) + len(right)) + 1e-9
     bound = 200 * common / (min(len(left), len(right)) + common)
     assert max(fuzz.ratio(left, right), fuzz.partial_ratio(left, right)) <= bound + 1e-9

@@ -18,7 +18,8 @@ from dedup.same import (
     decide,
     found_probability,
 )
-from dedup.text import digest, normalise, shingle_key, shingles, split_key
+from dedup.text import digest, shingle_key, shingles, split_key
+from recipe_core.text import normalise
 
 WORDS = ["sort", "the", "file", "by", "its", "second", "column", "and", "write", "sum", "größe", "文件"]
 

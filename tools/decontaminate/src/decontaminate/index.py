@@ -9,13 +9,12 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 
 from decontaminate.rules import Hit, Rule, similarity_of
-from decontaminate.text import Gram, Token, Tokenizer, gram_length, normalise
+from decontaminate.text import Gram, Token, Tokenizer, gram_length
+from recipe_core.text import BUCKETS, character_bag, normalise
 
 # In per cent; far more than rounding moves a similarity by. Bounds and cutoffs are loosened by it and the final
 # comparison is not, so that pruning never decides.
 _SLACK = 1e-6
-# Printable ASCII falls into buckets of its own; other characters share them, which loosens the bound and keeps it true.
-_BUCKETS = 96
 # Up to one machine word `partial_ratio` costs no more than bounding it would.
 _SHORT = 64
 # Odd, so that multiplying by them modulo 2^64 loses nothing.
@@ -116,9 +115,9 @@ class SimilarIndex:
         # Ascending, so that the lengths which can reach the threshold are one slice of the arrays, with nothing copied.
         self._order = np.argsort(lengths, kind="stable")
         self._lengths = lengths[self._order]
-        self._bags = np.zeros((len(texts), _BUCKETS), dtype=np.int32)
+        self._bags = np.zeros((len(texts), BUCKETS), dtype=np.int32)
         for place, number in enumerate(self._order.tolist()):
-            self._bags[place] = bag(texts[number])
+            self._bags[place] = character_bag(texts[number])
 
     def best(self, text: str) -> tuple[int, float] | None:
         """Return the most similar prompt and its similarity if it reaches the threshold, the first of equal ones."""
@@ -143,7 +142,7 @@ class SimilarIndex:
             low, high = len(text) * least / (200 - least) - 1, len(text) * (200 - least) / least + 1
             inside = slice(int(np.searchsorted(self._lengths, low)), int(np.searchsorted(self._lengths, high, "right")))
         lengths = self._lengths[inside]
-        common = np.minimum(self._bags[inside], bag(text)).sum(axis=1)
+        common = np.minimum(self._bags[inside], character_bag(text)).sum(axis=1)
         bounds = 200 * common / (lengths + len(text))
         if self._partial:
             bounds = np.maximum(bounds, 200 * common / (np.minimum(lengths, len(text)) + common))
@@ -175,12 +174,6 @@ def part_may_reach(left: str, right: str, threshold: float) -> bool:
     step = m // 2
     starts = range(0, len(long) - m + 1, step)
     return any(LCSseq.similarity(short, long[start : start + m + step]) >= inside for start in starts)
-
-
-def bag(text: str) -> np.ndarray:
-    """Return how many characters of a text fall into each bucket (code point modulo 96): int32, shape (96,)."""
-    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    return np.bincount(points % _BUCKETS, minlength=_BUCKETS).astype(np.int32)
 
 
 class Index:

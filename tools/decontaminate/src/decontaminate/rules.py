@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from rapidfuzz import fuzz
 
-from decontaminate.text import Gram, Tokenizer, gram_length, grams, normalise
+from decontaminate.text import Gram, Tokenizer, gram_length, grams
+from recipe_core.text import normalise
 
 
 class Rule(NamedTuple):

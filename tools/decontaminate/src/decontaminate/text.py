@@ -1,10 +1,11 @@
-"""From a text to what is compared: its normal form, its tokens, its grams."""
+"""From a text to what is compared: its tokens and its grams."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
+
+from recipe_core.text import fold
 
 Token = str | int
 Tokenizer = Callable[[str], Sequence[Token]]
@@ -14,25 +15,6 @@ Gram = tuple[Token, ...]
 MIN_GRAM = 4
 # A run of one sign is one token: else a line of 13 dashes, as under many headings, would be a shared gram.
 _WORD = re.compile(r"\w+|([^\w\s])\1*")
-
-
-def fold(text: str) -> str:
-    """Return the text in Unicode form NFKC and case folded.
-
-    >>> fold("ＦＩＬＥ Straße")
-    'file strasse'
-    """
-    # Folding can undo NFKC (and does for a few characters), so the form is taken again afterwards.
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-
-
-def normalise(text: str) -> str:
-    """Return the text folded, every run of blanks as one space, none at the ends: what similarities compare.
-
-    >>> normalise("  Sort\\n the ＦＩＬＥ ")
-    'sort the file'
-    """
-    return " ".join(fold(text).split())
 
 
 def words(text: str) -> list[str]:

@@ -130,8 +130,9 @@ def run(args: argparse.Namespace) -> None:
 def _comparison(params: dict[str, Any], seed: int, text: bool) -> tuple[Callable[[Any], Any], Kept]:
     """Return how a cell becomes a key, and the empty index that compares keys."""
     from dedup.same import Equal, IndelSimilar, ShinglesSimilar
-    from dedup.text import digest, normalise, shingle_key
+    from dedup.text import digest, shingle_key
     from recipe_core.seeds import row_seed
+    from recipe_core.text import normalise
 
     if not text:
         return digest, Equal()

@@ -10,12 +10,11 @@ import numpy as np
 from rapidfuzz import fuzz
 
 from dedup.text import split_key
+from recipe_core.text import BUCKETS, character_bag
 
 # In per cent; far more than rounding moves a similarity by. Bounds are loosened by it and the final comparison is not,
 # so that pruning never decides.
 _SLACK = 1e-6
-# Printable ASCII falls into buckets of its own; other characters share them, which loosens the bound and keeps it true.
-_BUCKETS = 96
 # A pair exactly at the threshold is a candidate with at least this probability; more similar pairs with a higher one.
 MIN_RECALL = 0.99
 
@@ -101,7 +100,7 @@ class IndelSimilar:
         # In ascending order of length, so that the lengths which can reach the threshold are one slice.
         self._lengths: list[int] = []
         self._by_length: list[int] = []
-        self._bags = np.zeros((0, _BUCKETS), dtype=np.int32)
+        self._bags = np.zeros((0, BUCKETS), dtype=np.int32)
 
     def find(self, key: str) -> tuple[int, float] | None:
         """Return the first added text that is similar enough."""
@@ -117,7 +116,7 @@ class IndelSimilar:
         high = bisect_right(self._lengths, len(text) * (200 - least) / least + 1)
         numbers = np.array(self._by_length[low:high], dtype=np.int64)
         lengths = np.array(self._lengths[low:high], dtype=np.int64)
-        common = np.minimum(self._bags[numbers], bag(text)).sum(axis=1)
+        common = np.minimum(self._bags[numbers], character_bag(text)).sum(axis=1)
         return np.sort(numbers[200 * common >= least * (lengths + len(text))])
 
     def add(self, key: str) -> None:
@@ -129,17 +128,8 @@ class IndelSimilar:
         self._by_length.insert(place, number)
         if number == len(self._bags):
             # Doubled, so that n texts are copied n times in all and not n * n.
-            self._bags = np.concatenate([self._bags, np.zeros((max(64, number), _BUCKETS), dtype=np.int32)])
-        self._bags[number] = bag(key)
-
-
-def bag(text: str) -> np.ndarray:
-    """Return how many characters of a text fall into each bucket (code point modulo 96): int32, shape (96,).
-
-    The sum of the smaller counts of two texts is an upper bound of the length of their longest common subsequence.
-    """
-    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    return np.bincount(points % _BUCKETS, minlength=_BUCKETS).astype(np.int32)
+            self._bags = np.concatenate([self._bags, np.zeros((max(64, number), BUCKETS), dtype=np.int32)])
+        self._bags[number] = character_bag(key)
 
 
 class ShinglesSimilar:

@@ -1,23 +1,11 @@
-"""From a cell to what is compared: normalised text, digests and shingles."""
+"""From a cell to what is compared: digests and shingles."""
 
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterator, Sequence
 
 _SHINGLE_BYTES = 8
-
-
-def normalise(text: str) -> str:
-    """Return the text in Unicode form NFKC, case folded, every run of blanks as one space, none at the ends.
-
-    >>> normalise("  Sort\\n the ＦＩＬＥ ")
-    'sort the file'
-    """
-    # Folding can undo NFKC (and does for a few characters), so the form is taken again afterwards.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split())
 
 
 def digest(content: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
     recipe check demo          read workflow/recipes/demo.yaml, say in one line what is wrong with it
     recipe plan demo           every step with its key and what of it is built
+    recipe digests demo        a line for each built file of each step: to compare two builds with diff
     recipe link demo           point results/recipes/demo/<stage>/<step> at the artifacts
     recipe schema              the JSON schema of recipe files
 
@@ -37,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("check", "check recipe files"),
         ("plan", "show every step and what of it is built"),
+        ("digests", "print the SHA-256 of every file of every step, to compare two builds with diff"),
         ("link", "point results/recipes/<recipe>/ at the artifacts"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -60,6 +62,19 @@ def show_plan(name: str, steps: dict[str, PlannedStep]) -> None:
         sources = " ".join(path.name for paths in step.inputs.values() for path in paths)
         table.add_row(step.name, step.key, rows, sources, " ".join(step.flags))
     Console().print(table)
+
+
+def show_digests(steps: dict[str, PlannedStep]) -> None:
+    """Print `tier stage/step file sha256` for each file of each step, its manifest last.
+
+    Raises:
+        BadInput: a step that is not built.
+    """
+    for step in steps.values():
+        artifact = open_artifact(step.artifact)
+        for file, entry_ in sorted(artifact.manifest["files"].items()):
+            print(artifact.manifest["tier"], step.name, file, entry_["sha256"])
+        print(artifact.manifest["tier"], step.name, "manifest.json", artifact.digest)
 
 
 def _point(link: Path, target: Path) -> None:
@@ -101,7 +116,12 @@ def run(args: argparse.Namespace) -> None:
     else:
         steps = load_plan(recipe_path(args.recipe))
         name = recipe_path(args.recipe).stem
-        show_plan(name, steps) if args.command == "plan" else link_artifacts(name, steps)
+        if args.command == "plan":
+            show_plan(name, steps)
+        elif args.command == "digests":
+            show_digests(steps)
+        else:
+            link_artifacts(name, steps)
 
 
 main = entry(build_parser, run)
