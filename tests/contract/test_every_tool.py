@@ -14,7 +14,7 @@ from recipe.schema import Stages
 
 ROOT = Path(__file__).resolve().parents[2]
 # Flags that decide nothing of the result, or that rules set for every step.
-_NO_KEYS = {"-h", "help", "out", "seed", "date", "workers", "cache", "save-steps", "logging-steps"}
+_NO_KEYS = {"-h", "help", "out", "seed", "date", "workers", "cache", "save-steps", "logging-steps", "step"}
 
 
 def flags_of(stage: str) -> set[str]:

@@ -88,6 +88,28 @@ def artifacts(flag):
     return words
 
 
+def made_from(wildcards):
+    """`--step stage/step=FOLDER` for every step that a step is made from, in pipeline order."""
+    key = wildcards.key
+    steps = next(
+        steps
+        for steps in RECIPES.values()
+        if key in {step.key for step in steps.values()}
+    )
+    wanted = {STEPS[key].artifact}
+    found = []
+    for name, step in reversed(steps.items()):
+        if step.artifact in wanted:
+            wanted.update(path for paths in step.inputs.values() for path in paths)
+            found.append((name, step))
+    return [
+        word
+        for name, step in reversed(found)
+        if step.key != key
+        for word in ("--step", f"{name}={step.artifact}")
+    ]
+
+
 def flags(wildcards):
     """The flags for the step's parameters, as the recipe states them."""
     return STEPS[wildcards.key].flags

@@ -227,3 +227,31 @@ rule filter_turns:
             --out results/filter_turns/{wildcards.key} \
             2>{log:q}
         """
+
+
+rule export_data:
+    input:
+        rows=inputs("rows"),
+    output:
+        "results/export_data/{key}/manifest.json",
+    log:
+        "results/logs/export_data/{key}.log",
+    benchmark:
+        "results/benchmarks/export_data/{key}.tsv"
+    container:
+        image("data")
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        rows=artifacts("rows"),
+        steps=made_from,
+        flags=flags,
+        seed=seed,
+    shell:
+        """
+        export-data {params.rows:q} {params.flags:q} {params.steps:q} \
+            --seed {params.seed} \
+            --out results/export_data/{wildcards.key} \
+            2>{log:q}
+        """

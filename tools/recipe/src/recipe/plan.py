@@ -20,6 +20,8 @@ STAGES = list(Stages().by_name())
 KEY_DIGITS = 12
 # Flags that take one word for each of several values; others take them in one, with commas.
 _SEVERAL_WORDS = {"benchmarks"}
+# What flags take that are not named after it.
+_ACCEPTED = {"rows": ("tasks", "trajectories")}
 # Rules of the workflow beside the stages'; a recipe is a rule too, so it cannot have the name of one.
 _RULES = {*STAGES, "report", "link"}
 
@@ -169,7 +171,7 @@ def plan(recipe: Recipe, where: str) -> dict[str, PlannedStep]:
                 if reference not in steps:
                     hint = nearest(reference, list(steps)) or f"; there are {', '.join(steps)}"
                     raise BadInput(f"{where}: {name} refers to {reference!r}, which is no step of this recipe{hint}")
-                if steps[reference].produces != flag:
+                if steps[reference].produces not in _ACCEPTED.get(flag, (flag,)):
                     raise BadInput(f"{where}: {name} needs {flag}, but {reference} makes {steps[reference].produces}")
             inputs[flag] = [visit(reference, (*chain, name)) for reference in references]
         planned[name] = _keyed(recipe, name, step, inputs)

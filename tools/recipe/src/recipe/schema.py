@@ -224,6 +224,17 @@ class FilterTurns(Step):
     drop_subagents: bool | None = None
 
 
+class ExportData(Step):
+    """Write tasks or trajectories in a published form, with a card."""
+
+    produces = "data set"
+    references = {"from_": "rows"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    form: Literal["sft", "sharegpt", "openai", "tasks"]
+    name: str
+    shard_rows: Count | None = None
+
+
 class InitModel(Step):
     """Make the student that training starts from."""
 
@@ -316,6 +327,7 @@ class Stages(BaseModel):
     upsample: dict[str, Upsample] = {}
     rollout: dict[str, Rollout] = {}
     filter_turns: dict[str, FilterTurns] = {}
+    export_data: dict[str, ExportData] = {}
     init_model: dict[str, InitModel] = {}
     train_sft: dict[str, TrainSft] = {}
     train_rl: dict[str, TrainRl] = {}
