@@ -74,6 +74,8 @@ def test_sft_killed_at_a_checkpoint_ends_in_the_same_bytes(student: Path, trajec
     assert (killed / "manifest.json").read_bytes() == (whole / "manifest.json").read_bytes()
     assert len((whole / "metrics.jsonl").read_text().splitlines()) == 12
     assert not (tmp_path / "killed.work").exists()
+    again = tool(*command, whole)
+    assert again.returncode == 0 and "up to date" in again.stderr
 
 
 # Runs in the stack of train-sft: the tokens and the labels that LLaMA-Factory makes of conversations.
@@ -170,3 +172,5 @@ def test_rl_killed_after_a_checkpoint_goes_the_same_way(policy: tuple[Path, Path
     assert "going on from checkpoint-" in resumed.stderr
     assert (killed / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     assert digests(killed)["model.safetensors"] == digests(whole)["model.safetensors"]
+    again = tool(*command, whole)
+    assert again.returncode == 0 and "up to date" in again.stderr
