@@ -19,14 +19,16 @@ if "bin" in config:
     )
 
 FILES = recipe_files(config.get("recipes", ""))
-RECIPES = {name: read_recipe(file) for name, file in FILES.items()}
+RECIPES = {
+    name: steps for file in FILES.values() for name, steps in read_recipes(file).items()
+}
 STEPS = {step.key: step for steps in RECIPES.values() for step in steps.values()}
 REPORTS = {report_key(name, steps): name for name, steps in RECIPES.items()}
 
 
 wildcard_constraints:
     key="[0-9a-f]{12}",
-    recipe="[a-z0-9][a-z0-9-]*",
+    recipe="[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)?",
 
 
 include: "workflow/rules/data.smk"
@@ -36,13 +38,13 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
-for name in RECIPES:
+for name in FILES:
 
     rule:
         name:
             name
         input:
-            f"results/recipes/{name}/summary.json",
+            summaries(name),
         localrule: True
 
 

@@ -3,8 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from recipe.plan import load_plan, report_key
+from recipe.files import merge
+from recipe.plan import load_plan, load_plans, report_key
 from recipe_core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,7 +117,7 @@ def test_a_missing_recipe_names_the_nearest(tmp_path: Path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_of_this_project_are_right(path: Path):
-    assert load_plan(path)
+    assert load_plans(path)
 
 
 SCORED = (
@@ -142,3 +145,82 @@ def test_a_label_stands_for_one_evaluation(tmp_path: Path):
     text += "    again: {model: init-model/student, from: source-tasks/held-out, label: sft}\n"
     with pytest.raises(BadInput, match="evaluate/sft and evaluate/again are both labelled 'sft'"):
         planned(tmp_path, text)
+
+
+GRID = """
+recipe: grid
+extends: small
+description: which tasks, how many turns
+grid:
+  tasks:
+    all: {}
+    few: {mix: {train: {rows: 4}}}
+    shell: {source-tasks: {more: null}, mix: {train: {from: source-tasks/shell, rows: 5}}}
+  turns:
+    two: {filter-turns: {train: {min-turns: 2}}}
+    nine: {filter-turns: {train: {min-turns: 9, drop-errors: null}}}
+"""
+
+
+def grid(tmp_path: Path, text: str = GRID):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    (tmp_path / "grid.yaml").write_text(text)
+    return load_plans(tmp_path / "grid.yaml")
+
+
+def test_a_grid_is_a_recipe_for_each_combination_and_shares_what_is_the_same(tmp_path: Path):
+    plans = grid(tmp_path)
+    assert list(plans) == [f"grid/{tasks}-{turns}" for tasks in ("all", "few", "shell") for turns in ("two", "nine")]
+    assert plans["grid/all-two"]["mix/train"].key == planned(tmp_path)["mix/train"].key
+    assert "source-tasks/more" not in plans["grid/shell-two"]
+    assert plans["grid/all-nine"]["filter-turns/train"].flags == ["--min-turns", "9"]
+    keys = {step.key for steps in plans.values() for step in steps.values()}
+    # Two sources; three each of mix and rollout; six of filter-turns.
+    assert len(keys) == 2 + 3 + 3 + 6
+    assert load_plan(tmp_path / "grid.yaml", "few-two") == plans["grid/few-two"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("extends: small", "extends: smal", "no such recipe; did you mean 'small'"),
+        ("extends: small", "extends: grid", "extends itself: grid -> grid"),
+        ("extends: small", "extends: [small]", "extends: expected the name of a recipe"),
+        ("rows: 4", "row: 4", "cell few-two: unknown key 'row' at stages.mix.train.row; did you mean 'rows'"),
+        ("    all: {}", "    all: []", "grid.tasks.all: expected a mapping of stages"),
+        ("    all: {}", "    A: {}", "grid.tasks.A: a variant's name is lower-case letters"),
+        ("recipe: grid", "recipe: small", "is not the file's name"),
+    ],
+)
+def test_mistakes_in_a_grid_are_one_line(old: str, new: str, complaint: str, tmp_path: Path):
+    assert old in GRID
+    with pytest.raises(BadInput, match=complaint) as error:
+        grid(tmp_path, GRID.replace(old, new, 1))
+    assert "\n" not in str(error.value)
+
+
+def test_combinations_of_one_name_are_refused(tmp_path: Path):
+    text = GRID.replace("    two: {", "    a-b: {").replace("    nine: {", "    b: {")
+    text = text.replace("    all: {}", "    x: {}\n    x-a: {}")
+    with pytest.raises(BadInput, match="two combinations are both called 'x-a-b'"):
+        grid(tmp_path, text)
+
+
+def test_an_unknown_cell_names_the_nearest(tmp_path: Path):
+    grid(tmp_path)
+    with pytest.raises(BadInput, match="no recipe 'grid/few-too' in it; did you mean 'few-two'"):
+        load_plan(tmp_path / "grid.yaml", "few-too")
+    with pytest.raises(BadInput, match="has no cells"):
+        load_plan(tmp_path / "small.yaml", "few-two")
+
+
+names = st.sampled_from("abc")
+trees = st.recursive(st.integers(), lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=8)
+
+
+@given(st.dictionaries(names, trees), st.dictionaries(names, trees), st.dictionaries(names, trees))
+def test_merging_keeps_the_later_and_can_be_done_in_any_grouping(first: dict, second: dict, third: dict):
+    assert merge(first, {}) == first
+    assert merge({}, first) == first
+    assert merge(merge(first, second), second) == merge(first, second)
+    assert merge(merge(first, second), third).keys() == first.keys() | second.keys() | third.keys()

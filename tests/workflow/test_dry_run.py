@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe.plan import load_plan
+from recipe.plan import load_plans
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "workflow" / "recipes").glob("*.yaml"))
@@ -23,7 +23,8 @@ def dry_run(tool, *words: object) -> subprocess.CompletedProcess[str]:
 def test_every_step_is_planned_once(recipe: Path, profile: Path, tool):
     done = dry_run(tool, "--profile", profile, recipe.stem)
     assert done.returncode == 0, done.stderr
-    for step in load_plan(recipe).values():
+    for key, step in {step.key: step for steps in load_plans(recipe).values() for step in steps.values()}.items():
+        assert step.artifact.name == key
         planned = [
             line for line in done.stdout.splitlines() if line.strip() == f"output: {step.artifact}/manifest.json"
         ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from recipe.plan import artifact_path, load_plan, report_key
+from recipe.plan import artifact_path, load_plans, report_key
 from recipe_core.artifact import file_digest
 from recipe_core.errors import BadInput
 
@@ -28,10 +28,10 @@ def recipe_files(extra):
     return found
 
 
-def read_recipe(file):
-    """Return the plan of a recipe; what is wrong with it ends the run in one line."""
+def read_recipes(file):
+    """Return the plans of a file's recipes; what is wrong with it ends the run in one line."""
     try:
-        return load_plan(file)
+        return load_plans(file)
     except BadInput as error:
         raise WorkflowError(str(error)) from None
 
@@ -157,6 +157,16 @@ def report_manifest(wildcards):
     return f"{artifact_path('report', report_key(wildcards.recipe, RECIPES[wildcards.recipe]))}/manifest.json"
 
 
-def recipe_file(wildcards):
-    """The recipe's file."""
-    return str(FILES[wildcards.recipe])
+def summaries(name):
+    """The summaries of a file's recipes: one, or one for each cell of its grid."""
+    return [
+        f"results/recipes/{recipe}/summary.json"
+        for recipe in RECIPES
+        if recipe.partition("/")[0] == name
+    ]
+
+
+def recipe_words(wildcards):
+    """The recipe's file, and its cell where it is one of a grid."""
+    name, _, cell = wildcards.recipe.partition("/")
+    return [str(FILES[name]), *(["--cell", cell] if cell else [])]

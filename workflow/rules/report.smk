@@ -39,6 +39,6 @@ rule link:
     container:
         image("workflow")
     params:
-        recipe=recipe_file,
+        recipe=recipe_words,
     shell:
         "recipe link {params.recipe:q} 2> {log:q}"

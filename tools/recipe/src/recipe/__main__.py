@@ -6,7 +6,7 @@
     recipe link demo           point results/recipes/demo/<stage>/<step> at the artifacts
     recipe schema              the JSON schema of recipe files
 
-A recipe is named, or given as a path to its file.
+A recipe is named, or given as a path to its file; --cell names one of a grid's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import os
 import sys
 from pathlib import Path
 
-from recipe.plan import PlannedStep, artifact_path, load_plan, report_key
-from recipe.schema import Recipe
+from recipe.plan import PlannedStep, artifact_path, load_plan, load_plans, report_key
+from recipe.schema import RecipeFile
 from recipe_core.artifact import is_artifact, open_artifact
 from recipe_core.cli import Parser, entry
 from recipe_core.errors import BadInput
@@ -43,6 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("recipe", nargs="+" if name == "check" else None, help="a recipe's name or file")
+        if name != "check":
+            command.add_argument("--cell", default="", metavar="CELL", help="which recipe of a grid")
     commands.add_parser("schema", help="print the JSON schema of recipe files")
     return parser
 
@@ -62,6 +64,22 @@ def show_plan(name: str, steps: dict[str, PlannedStep]) -> None:
         sources = " ".join(path.name for paths in step.inputs.values() for path in paths)
         table.add_row(step.name, step.key, rows, sources, " ".join(step.flags))
     Console().print(table)
+
+
+def show_cells(plans: dict[str, dict[str, PlannedStep]]) -> None:
+    """Print a table of a grid's recipes: how many steps each has, and how many are its own and not built yet."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("recipe", "steps", "of no recipe above it", "to build")
+    seen: set[str] = set()
+    for name, steps in plans.items():
+        keys = {step.key for step in steps.values()}
+        missing = [step for step in steps.values() if not is_artifact(step.artifact)]
+        table.add_row(name, str(len(steps)), str(len(keys - seen)), str(len(missing)))
+        seen |= keys
+    Console().print(table)
+    print(f"{len(plans)} recipes, {sum(map(len, plans.values()))} steps, {len(seen)} of them distinct")
 
 
 def show_digests(steps: dict[str, PlannedStep]) -> None:
@@ -107,15 +125,21 @@ def link_artifacts(name: str, steps: dict[str, PlannedStep]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks."""
     if args.command == "schema":
-        json.dump(Recipe.model_json_schema(), sys.stdout, indent=2, sort_keys=True)
+        json.dump(RecipeFile.model_json_schema(), sys.stdout, indent=2, sort_keys=True)
         print()
     elif args.command == "check":
         for name in args.recipe:
-            steps = load_plan(recipe_path(name))
-            print(f"{recipe_path(name)}: {len(steps)} steps, no errors")
+            path = recipe_path(name)
+            plans = load_plans(path)
+            keys = {step.key for plan in plans.values() for step in plan.values()}
+            recipes = f"{len(plans)} recipes, " if len(plans) > 1 else ""
+            print(f"{path}: {recipes}{len(keys)} steps, no errors")
+    elif args.command == "plan" and not args.cell and len(plans := load_plans(recipe_path(args.recipe))) > 1:
+        show_cells(plans)
     else:
-        steps = load_plan(recipe_path(args.recipe))
-        name = recipe_path(args.recipe).stem
+        path = recipe_path(args.recipe)
+        steps = load_plan(path, args.cell)
+        name = f"{path.stem}/{args.cell}" if args.cell else path.stem
         if args.command == "plan":
             show_plan(name, steps)
         elif args.command == "digests":

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from recipe.files import cells, read_extended
 from recipe.schema import Recipe, Stages, Step
 from recipe_core.artifact import value_digest
 from recipe_core.errors import BadInput, nearest
@@ -93,37 +93,18 @@ def _known_names(location: tuple[int | str, ...]) -> list[str]:
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, of which YAML readers silently take the last."""
+def check_recipe(raw: dict[str, Any], path: Path, cell: str = "") -> Recipe:
+    """Check a recipe as read.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if key.value in seen:
-                problem = f"the key {key.value!r} occurs twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read and check one recipe file.
+    Args:
+        raw: what it says, after `extends` and `grid`.
+        path: its file, whose name it has.
+        cell: which of a grid's it is, for errors.
 
     Raises:
-        BadInput: no such file, not YAML, an unknown key (the nearest known one is named) or a value that does not fit.
+        BadInput: an unknown key (the nearest known one is named) or a value that does not fit.
     """
-    try:
-        raw = yaml.load(path.read_text(), _Loader)
-    except FileNotFoundError:
-        known = sorted(other.stem for other in path.parent.glob("*.yaml"))
-        hint = nearest(path.stem, known) or f"; there are {', '.join(known) or 'none'}"
-        raise BadInput(f"{path}: no such recipe{hint}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(raw, dict):
-        raise BadInput(f"{path}: a recipe is a mapping with the keys recipe, description, date and stages")
+    place = f"{path}: cell {cell}" if cell else str(path)
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
@@ -133,14 +114,14 @@ def load_recipe(path: Path) -> Recipe:
             known = _known_names(first["loc"])
             unknown = str(first["loc"][-1])
             hint = nearest(unknown, known) or f"; known keys are {', '.join(known)}"
-            raise BadInput(f"{path}: unknown key {unknown!r} at {where}{hint}") from None
+            raise BadInput(f"{place}: unknown key {unknown!r} at {where}{hint}") from None
         said = first["msg"].removeprefix("Value error, ")
         got = "" if first["type"] == "value_error" else f"; got {first.get('input')!r}"
-        raise BadInput(f"{path}: {where}: {said}{got}") from None
+        raise BadInput(f"{place}: {where}: {said}{got}") from None
     if recipe.recipe in _RULES:
-        raise BadInput(f"{path}: recipe: {recipe.recipe!r} is the name of a rule; choose another")
+        raise BadInput(f"{place}: recipe: {recipe.recipe!r} is the name of a rule; choose another")
     if recipe.recipe != path.stem:
-        raise BadInput(f"{path}: recipe: {recipe.recipe!r} is not the file's name; rename one of the two")
+        raise BadInput(f"{place}: recipe: {recipe.recipe!r} is not the file's name; rename one of the two")
     return recipe
 
 
@@ -235,9 +216,31 @@ def _keyed(recipe: Recipe, name: str, step: Step, inputs: dict[str, list[Planned
     )
 
 
-def load_plan(path: Path) -> dict[str, PlannedStep]:
-    """Read, check and key the recipe file at `path`; errors as in :func:`load_recipe` and :func:`plan`."""
-    return plan(load_recipe(path), str(path))
+def load_plans(path: Path) -> dict[str, dict[str, PlannedStep]]:
+    """Read, check and key the recipes of a file, by name: `demo`, or `ablate/longest` and the others of a grid.
+
+    Raises:
+        BadInput: see :mod:`recipe.files`, :func:`check_recipe` and :func:`plan`.
+    """
+    plans = {}
+    for cell, raw in cells(read_extended(path), str(path)).items():
+        recipe = check_recipe(raw, path, cell)
+        if cell:
+            plans[f"{recipe.recipe}/{cell}"] = plan(recipe, f"{path}: cell {cell}")
+        else:
+            plans[recipe.recipe] = plan(recipe, str(path))
+    return plans
+
+
+def load_plan(path: Path, cell: str = "") -> dict[str, PlannedStep]:
+    """Return the steps of one recipe of a file; errors as in :func:`load_plans`, or no such cell."""
+    plans = load_plans(path)
+    name = f"{path.stem}/{cell}" if cell else path.stem
+    if name not in plans:
+        known = [known.partition("/")[2] for known in plans]
+        hint = nearest(cell, known) or f"; it has {', '.join(known[:5])}{' …' if len(known) > 5 else ''}"
+        raise BadInput(f"{path}: no recipe {name!r} in it{hint}" if known != [""] else f"{path}: has no cells")
+    return plans[name]
 
 
 def report_key(recipe: str, steps: dict[str, PlannedStep]) -> str:

@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from recipe.schema import Recipe, Stages, Step
+from recipe.schema import RecipeFile, Stages, Step
 
 _INTRODUCTION = """# Recipe files
 
@@ -90,7 +90,7 @@ def _rows(stage: str, model: type[Step]) -> Iterator[str]:
 def reference() -> str:
     """Return the page, in Markdown."""
     lines = [_INTRODUCTION.rstrip("\n")]
-    for name, info in Recipe.model_fields.items():
+    for name, info in RecipeFile.model_fields.items():
         lines.append(f"| `{name}` | {kind(info.annotation)} | {_cell(info.description or '')} |")
     lines += [_STAGES]
     for field, info in Stages.model_fields.items():

@@ -348,3 +348,16 @@ class Recipe(BaseModel):
     seed: Seed = Field(default=0, description="of everything random; split by step and row")
     date: datetime.date = Field(description="written into trajectory rows, so that a rebuild writes the same bytes")
     stages: Stages = Field(description="what is built")
+
+
+class RecipeFile(Recipe):
+    """A recipe file as written, which may take from another and stand for several recipes."""
+
+    extends: str | None = Field(
+        default=None,
+        description="a recipe beside this one; this one is merged over it: mappings key by key, null removes",
+    )
+    grid: dict[str, dict[str, dict[str, JsonValue]]] | None = Field(
+        default=None,
+        description="axes of variants, a variant being what it changes in `stages`: one recipe for each combination",
+    )
