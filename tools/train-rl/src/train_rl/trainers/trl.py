@@ -1,8 +1,10 @@
 """Training on a CPU with TRL.
 
 TRL's RLOO trainer takes no rollouts of one's own, its GRPO trainer does. With one epoch a batch the two differ only in
-the advantage, which is replaced here by `rloo_n`; no KL term, token mean over the batch (`loss_type="dapo"`), and the
-probability ratio is taken against the sampler's own log-probabilities.
+the advantage, which is replaced here by `rloo_n`; no KL term, token mean over the batch (`loss_type="dapo"`). With one
+epoch a batch the probability ratio is 1 and its clipping inert. The sampler's own log-probabilities are compared with
+the trainer's and recorded, but decide nothing: they differ in the seventh digit with the requests that share a batch,
+and the weights are to be the same whenever the tokens are.
 """
 
 from __future__ import annotations
@@ -78,7 +80,6 @@ class RlooTrainer(GRPOTrainer):
         ]
         output["advantages"] = torch.tensor(advantages)
         sampled = output["sampling_per_token_logps"]
-        output["old_per_token_logps"] = sampled
         mask = (output["completion_mask"] * output["tool_mask"]).bool()
         self._record_difference(output, sampled, mask)
         counted = [reward for reward in rewards if reward is not None]
