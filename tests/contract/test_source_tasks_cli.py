@@ -54,6 +54,83 @@ def test_pybugs_without_its_packages_says_what_to_run(tool, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("source", ["folder", "hf", "jsonl", "nl2bash", "inferredbugs"])
+def test_a_source_of_given_data_needs_an_input_that_is_there(tool, tmp_path: Path, source: str) -> None:
+    for changes, message in (
+        ({}, f"--input: source {source} needs it: "),
+        (
+            {"input": tmp_path / "absent"},
+            f"--input {tmp_path / 'absent'}: no such file or folder; source {source} reads",
+        ),
+    ):
+        done = tool(*words(tmp_path / "out", source=source, **changes))
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("source", ["shell", "humaneval", "pybugs"])
+def test_other_sources_refuse_an_input(tool, tmp_path: Path, source: str) -> None:
+    done = tool(*words(tmp_path / "out", source=source, input=tmp_path))
+    assert done.returncode == 2
+    assert (
+        f"--input: source {source} reads none (those that do: folder, hf, jsonl, nl2bash, inferredbugs)" in done.stderr
+    )
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "message"),
+    [
+        ("jsonl", '{"instruction": "x"}\n', "given line 1: tests: missing or empty; expected a text"),
+        ("hf", "PAR1", "given: truncated or not a Parquet file"),
+        ("folder", "x", "a file; source folder reads a directory of task folders"),
+    ],
+)
+def test_an_input_that_cannot_be_read_is_one_line(tool, tmp_path: Path, source, given, message) -> None:
+    path = tmp_path / "given"
+    path.write_text(given)
+    done = tool(*words(tmp_path / "out", source=source, input=path))
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_given_data_pin_the_artifact(tool, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    rows = [
+        {"instruction": f"Create {n}.txt.", "tests": f"test -f {n}.txt", "solution": f"touch {n}.txt", "id": f"t{n}"}
+        for n in range(8)
+    ]
+    rows += [
+        {"instruction": "Do nothing.", "tests": "true"},
+        {"instruction": "Leave.", "tests": "true", "files": {"../x": ""}},
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def build(out: str) -> object:
+        return tool(*words(tmp_path / out, source="jsonl", input=path, count=3))
+
+    assert build("one").returncode == 0
+    manifest = open_artifact(tmp_path / "one").manifest
+    assert manifest["inputs"]["input"] == f"sha256:{file_digest(path)}"
+    assert str(tmp_path) not in json.dumps(manifest["parameters"])
+    kept = list(read_rows(tmp_path / "one" / "tasks.parquet", TASK_SCHEMA.names))
+    assert len(kept) == 3
+    rejected = list(read_rows(tmp_path / "one" / "rejects.parquet", ["reason"]))
+    assert len(rejected) == sum(manifest["dropped"].values())
+
+    # The same rows in another order: another input, the same tasks.
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in reversed(rows)))
+    assert build("two").returncode == 0
+    again = open_artifact(tmp_path / "two")
+    assert again.manifest["inputs"] != manifest["inputs"]
+    assert again.manifest["files"] == manifest["files"]
+
+
 @pytest.mark.full
 def test_asking_for_more_than_there_is_says_how_many_there_are(tool, tmp_path: Path) -> None:
     done = tool(*words(tmp_path / "out", source="humaneval", split="test", count=1000))

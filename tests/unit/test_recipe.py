@@ -98,7 +98,8 @@ def test_the_date_keys_only_the_stages_whose_rows_carry_it(tmp_path: Path):
         ("attempts: 2", "endpoint: 'http://x/v1'", r"stages\.rollout\.train: takes one of teacher, model, endpoint"),
         ("timeout, parse", "timeoutt", r"drop-errors"),
         ("attempts: 2", "extra-body: {when: 2026-01-01}", "extra-body"),
-        ("source: shell", "source: shel", "'shell', 'humaneval' or 'pybugs'"),
+        ("source: shell", "source: shel", "'shell', 'humaneval', 'pybugs'"),
+        ("source: shell", "source: jsonl", r"stages\.source-tasks\.shell: source jsonl needs `input`"),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_place(old: str, new: str, complaint: str, tmp_path: Path):

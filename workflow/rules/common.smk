@@ -71,6 +71,12 @@ def downloads(wildcards):
     ]
 
 
+def given(wildcards):
+    """What the user obtained for a source that reads it."""
+    path = STEPS[wildcards.key].parameters.get("input")
+    return [path] if path else []
+
+
 def benchmarks(wildcards):
     """The files of prompts that a step compares tasks with."""
     return STEPS[wildcards.key].parameters["benchmarks"]

