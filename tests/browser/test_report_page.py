@@ -159,7 +159,7 @@ def write_recipe(home: Path) -> list[str]:
 def page(tmp_path_factory) -> Path:
     """The page of a recipe with every kind of step."""
     home = tmp_path_factory.mktemp("report")
-    main([*write_recipe(home), "--quiet", "--out", str(home / "report")])
+    main([*write_recipe(home), "--recipe", "<b>demo</b>", "--quiet", "--out", str(home / "report")])
     return home / "report" / "index.html"
 
 
@@ -222,7 +222,8 @@ def test_nothing_is_logged_and_nothing_is_fetched(opened, page):
 def test_hostile_text_is_only_text(opened):
     choose(opened, "model", "base")
     assert HOSTILE in opened.find_element("id", "detail").text
-    assert opened.title == "Recipe report"
+    assert opened.title == "<b>demo</b>: report"
+    assert opened.find_element("tag name", "h1").text == "<b>demo</b>"
     assert opened.find_elements("css selector", "img, #detail script") == []
 
 

@@ -67,6 +67,7 @@ def test_help_has_an_example_and_every_flag(tool):
         assert flag in shown.stdout
 
 
+@pytest.mark.full
 def test_scores_tell_failures_from_infrastructure_and_a_rerun_is_a_no_op(tool, tasks_artifact, model, tmp_path):
     command = ("evaluate", "--tasks", tasks_artifact(3), *model, *COMMON, "--attempts", 2, "--retries", 0)
     done = tool(*command, "--out", tmp_path / "out")
@@ -132,12 +133,12 @@ def refused(done: subprocess.CompletedProcess[str], out: Path) -> str:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "expected one of --model and --endpoint; got neither"),
+        ((), "expected one of --model, --endpoint; got none of them"),
         (("--endpoint", "http://127.0.0.1:1/v1"), "--endpoint needs --model-name"),
         (("--endpoint", "127.0.0.1", "--model-name", "m"), "expected a URL such as"),
         (("--model", "nowhere"), "nowhere: no artifact here"),
         (("--model", "x", "--model-name", "m"), "--model-name belongs to --endpoint"),
-        (("--model", "x", "--endpoint", "http://127.0.0.1:1/v1"), "got both"),
+        (("--model", "x", "--endpoint", "http://127.0.0.1:1/v1"), "got --model and --endpoint"),
         (("--model", "x", "--label", "teacher"), "invalid choice: 'teacher'"),
         (("--model", "x", "--attempts", "0"), "'0' is not a whole number"),
         (("--nonsense",), "--nonsense"),

@@ -22,7 +22,7 @@ def on_a_disk_of(size: int, folder: Path) -> list[object]:
     return [*namespace, "--", "sh", "-c", f'"$@"; code=$?; ls -A {folder}; exit $code', "sh"]
 
 
-@pytest.mark.parametrize("stage", COMMANDS)
+@pytest.mark.parametrize("stage", ["mix", "filter-length", pytest.param("rollout", marks=pytest.mark.full)])
 def test_a_full_disk_is_one_line(stage: str, tool, tasks_artifact, tmp_path: Path):
     tasks = tasks_artifact(3)
     disk = tmp_path / "disk"

@@ -191,6 +191,7 @@ def test_an_unreachable_endpoint_is_one_line(tasks, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 def test_a_model_that_returns_junk_fails_by_itself_and_its_key_is_not_written(tasks, tmp_path):
     with endpoint(lambda handler: handler.reply(200, chat("I would rather not."))) as (url, requests):
         done = run(
@@ -220,6 +221,7 @@ def test_a_model_that_returns_junk_fails_by_itself_and_its_key_is_not_written(ta
     assert written and not any(b"very-secret-key" in path.read_bytes() for path in written)
 
 
+@pytest.mark.full
 def test_an_endpoint_that_answers_500_is_infrastructure_and_nothing_is_published(tmp_path):
     tasks = write_tasks(tmp_path / "tasks", [task_of(task(1), "task-1")])
     with endpoint(lambda handler: handler.reply(500, b"boom")) as (url, _):
@@ -242,6 +244,7 @@ def test_an_endpoint_that_answers_500_is_infrastructure_and_nothing_is_published
     assert not list((tmp_path / "out.work" / "trials").iterdir())
 
 
+@pytest.mark.full
 def test_an_endpoint_that_hangs_is_infrastructure_even_when_the_agents_time_runs_out(tmp_path):
     tasks = write_tasks(tmp_path / "tasks", [task_of(task(1), "task-1")])
     with endpoint(lambda handler: time.sleep(30)) as (url, _):
@@ -262,6 +265,7 @@ def test_an_endpoint_that_hangs_is_infrastructure_even_when_the_agents_time_runs
     assert "no answer within 1 s" in line
 
 
+@pytest.mark.full
 def test_an_agent_that_runs_out_of_time_is_judged_by_what_it_did(tmp_path):
     tasks = write_tasks(tmp_path / "tasks", [task_of(task(0), "task-0")])
     keys = "sort names.txt > sorted.txt; echo 0 > out.txt; sleep 60\n"
@@ -323,6 +327,7 @@ def test_help_is_there_for_every_command():
         assert done.returncode == 0 and "usage: rollout" in done.stdout
 
 
+@pytest.mark.full
 def test_the_worker_answers_line_by_line(tasks, tmp_path):
     endpoint_json = {"model": "reference", "provider": "builtin"}
     ids = [found["task_id"] for found in pq.read_table(tasks / "tasks.parquet").to_pylist()]

@@ -233,6 +233,7 @@ def test_only_what_is_read_decides_the_digest(tmp_path: Path) -> None:
 
 
 @real_data
+@pytest.mark.full
 def test_the_real_bugs_become_tasks_and_their_solutions_are_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
