@@ -20,7 +20,7 @@ from source_tasks.heldout import SPLITS, leaks
 from source_tasks.inferredbugs import Bug, InferredBugs, repaired
 from source_tasks.source import Candidate, Rejected
 
-REAL = Path("/work/shared/data/inferredbugs")
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "inferredbugs"
 real_data = pytest.mark.skipif(not REAL.is_dir(), reason="the real data are not here")
 
 BEFORE = """package a;

@@ -21,7 +21,7 @@ from source_tasks.nl2bash import NL2Bash, Pair, instance, judge, literals, make_
 from source_tasks.pipeline import CHANGING, DIALECT, OUTSIDE, PROGRAM, analyse, split_words
 from source_tasks.source import Candidate, Rejected
 
-REAL = Path("/work/shared/data/nl2bash")
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "nl2bash"
 real_data = pytest.mark.skipif(not REAL.is_dir(), reason="the real data are not here")
 
 PAIRS = [

@@ -148,9 +148,9 @@ def open_artifact(path: Path) -> Artifact:
         text = (path / MANIFEST).read_bytes()
         manifest = json.loads(text)
         files = {name: int(entry["bytes"]) for name, entry in manifest["files"].items()}
-        missing = [name for name, kind in _KEYS.items() if not isinstance(manifest[name], kind)]
-        if missing:
-            raise TypeError(f"{missing[0]} is no {_KEYS[missing[0]].__name__}")
+        for name, kind in _KEYS.items():
+            if not isinstance(manifest[name], kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{path}: no artifact here ({MANIFEST} is missing); build it or correct the path") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

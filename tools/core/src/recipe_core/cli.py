@@ -42,6 +42,25 @@ def iso_date(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2026-01-31") from None
 
 
+def named_folder(text: str) -> tuple[str, Path]:
+    """Parse `stage/step=DIR`, for flags that name artifacts."""
+    name, found, folder = text.partition("=")
+    if not (found and folder and all(name.partition("/"))):
+        raise argparse.ArgumentTypeError(f"{text!r} is not stage/step=DIR, such as mix/train=results/mix/aaa")
+    return name, Path(folder)
+
+
+def finite(text: str) -> float:
+    """Parse any finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
 def seed(text: str) -> int:
     """Parse a seed: what every random number generator in use takes, 0 to 2³² - 1."""
     try:

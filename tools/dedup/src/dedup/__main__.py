@@ -16,13 +16,12 @@ ones go to rejects.parquet with the reason `duplicate`, the task id that was kep
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_core.artifact import ArtifactWriter, open_artifact
-from recipe_core.cli import Parser, add_common, entry, positive
+from recipe_core.cli import Parser, add_common, entry, finite, positive
 from recipe_core.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -36,17 +35,6 @@ NGRAM = 5
 PERMUTATIONS = 256
 
 
-def number(text: str) -> float:
-    """Parse a finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = Parser(prog="dedup", description=__doc__)
@@ -54,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=METHODS, default="exact", help="what the same means (default exact)")
     parser.add_argument("--column", default="instruction", metavar="NAME", help="column compared (default instruction)")
     parser.add_argument(
-        "--threshold", type=number, metavar="X", help="least similarity: indel 1 to 100 (90), minhash 0 to 1 (0.8)"
+        "--threshold", type=finite, metavar="X", help="least similarity: indel 1 to 100 (90), minhash 0 to 1 (0.8)"
     )
     parser.add_argument("--ngram", type=positive, metavar="N", help=f"minhash: words a sequence (default {NGRAM})")
     parser.add_argument(

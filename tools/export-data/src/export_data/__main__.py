@@ -24,16 +24,8 @@ from typing import Any
 
 from export_data.forms import FORMS, Form
 from recipe_core.artifact import Artifact, ArtifactWriter, file_digest, open_artifact
-from recipe_core.cli import Parser, add_common, entry, positive
+from recipe_core.cli import Parser, add_common, entry, named_folder, positive
 from recipe_core.errors import BadInput
-
-
-def named_folder(text: str) -> tuple[str, Path]:
-    """Parse `stage/step=DIR`."""
-    name, found, folder = text.partition("=")
-    if not (found and folder and all(name.partition("/"))):
-        raise argparse.ArgumentTypeError(f"{text!r} is not stage/step=DIR, such as mix/train=results/mix/aaa")
-    return name, Path(folder)
 
 
 def build_parser() -> argparse.ArgumentParser:

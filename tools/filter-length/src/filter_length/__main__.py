@@ -17,14 +17,13 @@ reason (no-value, too-short, too-long, not-longest, not-shortest) and the value.
 from __future__ import annotations
 
 import argparse
-import math
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
 from filter_length.keep import Measured, reasons
 from recipe_core.artifact import ArtifactWriter, open_artifact
-from recipe_core.cli import Parser, add_common, entry, positive
+from recipe_core.cli import Parser, add_common, entry, finite, positive
 from recipe_core.errors import BadInput
 
 
@@ -39,17 +38,6 @@ def fraction(text: str) -> str:
     return text
 
 
-def bound(text: str) -> float:
-    """Parse a bound: any finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = Parser(prog="filter-length", description=__doc__)
@@ -60,8 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", choices=("longest", "shortest"), help="which end to keep; needs --rows or --fraction")
     parser.add_argument("--rows", type=positive, metavar="N", help="with --keep: how many rows to keep")
     parser.add_argument("--fraction", type=fraction, metavar="F", help="with --keep: the share of rows to keep")
-    parser.add_argument("--min", type=bound, metavar="X", help="drop rows with a smaller value")
-    parser.add_argument("--max", type=bound, metavar="X", help="drop rows with a larger value")
+    parser.add_argument("--min", type=finite, metavar="X", help="drop rows with a smaller value")
+    parser.add_argument("--max", type=finite, metavar="X", help="drop rows with a larger value")
     add_common(parser)
     return parser
 

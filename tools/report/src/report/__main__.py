@@ -17,16 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recipe_core.artifact import ArtifactWriter, canonical_json
-from recipe_core.cli import Parser, add_common, entry
+from recipe_core.cli import Parser, add_common, entry, named_folder
 from recipe_core.errors import BadInput
-
-
-def named_folder(text: str) -> tuple[str, Path]:
-    """Parse `stage/step=DIR`."""
-    name, found, folder = text.partition("=")
-    if not (found and folder and all(name.partition("/"))):
-        raise argparse.ArgumentTypeError(f"{text!r} is not stage/step=DIR, such as mix/train=results/mix/aaa")
-    return name, Path(folder)
 
 
 def build_parser() -> argparse.ArgumentParser:
