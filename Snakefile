@@ -24,6 +24,7 @@ RECIPES = {
 }
 STEPS = {step.key: step for steps in RECIPES.values() for step in steps.values()}
 REPORTS = {report_key(name, steps): name for name, steps in RECIPES.items()}
+RANKS = read_ranks()
 
 
 wildcard_constraints:
@@ -44,8 +45,15 @@ for name in FILES:
         name:
             name
         input:
-            summaries(name),
+            targets(name),
         localrule: True
+
+
+# All grids of the papers, planned together: what they share is built once.
+rule ablations:
+    input:
+        [file for name in FILES if "-ablate-" in name for file in targets(name)],
+    localrule: True
 
 
 default_target: "demo"

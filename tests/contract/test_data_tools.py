@@ -186,6 +186,26 @@ def test_mix_repeats_a_small_source_on_demand(tool, tmp_path):
     assert {ids.count(task_id) for task_id in set(ids)} == {2, 3}
 
 
+def test_mix_draws_from_the_first_sources_of_an_order_or_a_rank(tool, tmp_path):
+    rows = [task(i, source) for source in "abc" for i in range(4)] + [task(0, "a", task_id="c-000")]
+    tasks = write_artifact(tmp_path / "tasks", "tasks.parquet", TASK_SCHEMA, rows)
+    ranked = tmp_path / "ranked"
+    with ArtifactWriter(ranked, stage="rank", params={}, seed=0, inputs={}, tier="T0", package=[]) as writer:
+        writer.path("rank.json").write_text('{"order": ["c", "b", "a"]}')
+        writer.count(rows_in=None, rows_out=3)
+    for out, words in (("order", ["--order", "c,b"]), ("rank", ["--rank", ranked])):
+        line = ("--method", "shares", "--rows", 5, "--top", 2, *words, "--out", tmp_path / out)
+        done = tool("mix", "--tasks", tasks, *line)
+        assert done.returncode == 0, done.stderr
+    assert file_digest(tmp_path / "order" / "tasks.parquet") == file_digest(tmp_path / "rank" / "tasks.parquet")
+    drawn = [row["source"] for row in read_rows(tmp_path / "order" / "tasks.parquet")]
+    assert (drawn.count("c"), drawn.count("b")) == (3, 2)
+    assert open_artifact(tmp_path / "rank").manifest["inputs"]["rank"] == open_artifact(ranked).digest
+    made = open_artifact(tmp_path / "order").manifest
+    assert made["dropped"] == {"not-drawn": 3, "not-in-top": 5}
+    assert made["parameters"]["order"] == ["c", "b"]
+
+
 def test_mix_keeps_columns_beyond_those_of_a_task(tool, tmp_path):
     import pyarrow as pa
 
@@ -205,6 +225,9 @@ def test_mix_keeps_columns_beyond_those_of_a_task(tool, tmp_path):
         (["mix", "--method", "weights", "--rows", 2, "--weights", "shel=1"], "did you mean 'shell'"),
         (["mix", "--method", "weights", "--rows", 2, "--weights", "shell=-1"], "'shell=-1' is not name=weight"),
         (["mix", "--method", "round-robin", "--rows", 2, "--with-replacement"], "--with-replacement belongs to"),
+        (["mix", "--rows", 2, "--order", "shel"], "'shel', which is no source of the inputs; did you mean 'shell'"),
+        (["mix", "--rows", 2, "--order", "shell,shell"], "with each name once"),
+        (["mix", "--rows", 2, "--top", 1], "give --order or --rank"),
         (["mix", "--rows", 0], "'0' is not a whole number"),
         (["filter-length"], "nothing to filter by"),
         (["filter-length", "--keep", "longest"], "--keep needs --rows or --fraction"),
@@ -262,6 +285,51 @@ def test_filter_turns_counts_each_reason(tool, tmp_path):
         "t5": "too-few-turns",
     }
     assert list(read_rows(tmp_path / "out" / "trajectories.parquet")) == rows[:1]
+
+
+def test_filter_turns_keeps_a_budget_whatever_the_order_of_its_rows(tool, tmp_path):
+    ids = {"prompt_token_ids": [[1, 2]], "completion_token_ids": [[3]]}
+    rows = [trajectory(i, turns=2 + i % 3, **ids) for i in range(20)] + [
+        trajectory(20, 5, error_class="infrastructure")
+    ]
+    kept: dict[str, set[str]] = {}
+    for order, shuffled in (("one", rows), ("other", rows[::-1])):
+        traces = write_artifact(tmp_path / order, "trajectories.parquet", TRAJECTORY_SCHEMA, shuffled)
+        for name, flags, reasons in (
+            ("recorded", ["--tokens", 32], {"infrastructure": 1, "over-budget": 10}),
+            ("words", ["--tokens", 32, "--tokenizer", "words"], None),
+            ("rows", ["--rows", 5, "--min-turns", 3], {"infrastructure": 1, "over-budget": 8, "too-few-turns": 7}),
+        ):
+            out = tmp_path / f"{order}-{name}"
+            done = tool("filter-turns", "--trajectories", traces, *flags, "--out", out)
+            assert done.returncode == 0, done.stderr
+            found = {row["task_id"] for row in read_rows(out / "trajectories.parquet")}
+            assert kept.setdefault(name, found) == found
+            assert reasons is None or open_artifact(out).manifest["dropped"] == reasons
+    done = tool("filter-turns", "--trajectories", tmp_path / "one", "--tokens", 90, "--out", tmp_path / "all")
+    assert done.stderr == (
+        "filter-turns: 20 of 20 rows, 60 of 90 tokens\n"
+        "filter-turns: the budget is not used up: there are no more rows\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--tokens", 9, "--rows", 9], "give one of them"),
+        (["--tokenizer", "words"], "--tokenizer decides nothing without --tokens"),
+        (["--tokens", 9, "--tokenizer", "qwen"], "qwen: no such tokenizer"),
+        (["--tokens", 9], "has no recorded token ids; give --tokenizer words"),
+        (["--tokens", 1, "--tokenizer", "words"], "--tokens 1 is below the"),
+        (["--tokens", 0], "'0' is not a whole number"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_one_line(flags, message, tool, inputs, tmp_path):
+    done = tool(*TURNS, inputs["filter-turns"], *flags, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_upsampled_tasks_say_how_often_they_are_tried(tool, inputs, tmp_path):

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from recipe_core.artifact import ArtifactWriter, file_digest, open_artifact
 from recipe_core.records import TASK_SCHEMA, read_rows, write_rows
@@ -115,7 +116,7 @@ def test_a_gate_publishes_nothing_and_says_why(words, tool, tmp_path):
     progress, message = done.stderr.splitlines()
     assert progress == "decontaminate: 5/5 done"
     assert message.startswith("decontaminate: error: 2 of 5 rows (40.00%) hit a benchmark, --max-share is 0.39")
-    assert "most (1) hit 'maths', for example task c its row 2" in message
+    assert "most (1) hit 'maths', for example task c of source 'shell' its row 2" in message
     assert "report.html" in message
     assert not list(tmp_path.glob("out*"))
     assert tool(*words, "--max-share", "0.4").returncode == 0
@@ -161,7 +162,7 @@ def test_no_rows_in_are_no_rows_out_whatever_the_gate(words, tool, tmp_path):
         (["--column", "instructions"], "did you mean 'instruction'?"),
         (["--column", "task_binary"], "column 'task_binary' holds no text"),
         (["--benchmark-column", "promt"], "did you mean 'prompt'?"),
-        (["--tokenizer", "qwen"], "invalid choice: 'qwen'"),
+        (["--tokenizer", "qwen"], "qwen: no such tokenizer; give 'words' or the path of a tokenizer.json"),
     ],
 )
 def test_flags_that_make_no_sense_are_one_line(flags, message, words, tool, tmp_path):
@@ -170,6 +171,41 @@ def test_flags_that_make_no_sense_are_one_line(flags, message, words, tool, tmp_
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert message in done.stderr
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A tokenizer whose tokens are pairs of letters at most, so that 13 of them are a few words."""
+    made = Tokenizer(models.BPE())
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Split("", "isolated")])
+    trainer = trainers.BpeTrainer(vocab_size=200, max_token_length=2, show_progress=False)
+    made.train_from_iterator([row["instruction"] or "" for row in ROWS], trainer)
+    made.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_a_tokenizer_of_small_pieces_makes_shorter_grams(words, pairs, tool, tmp_path):
+    assert tool(*words, "--method", "ngram", "--ngram", 16).returncode == 0
+    assert open_artifact(tmp_path / "out").manifest["dropped"] == {"ngram": 1}
+    done = tool(*words, "--method", "openthoughts3", "--ngram", 16, "--tokenizer", pairs)
+    assert done.returncode == 0, done.stderr
+    out = open_artifact(tmp_path / "out")
+    assert out.manifest["parameters"]["tokenizer"] == f"sha256:{file_digest(pairs)}"
+    report = json.loads(out.data("report.json").read_text())
+    assert report["tokenizer"] == f"sha256:{file_digest(pairs)}"
+    assert report["published_tokens"] == "Qwen2-7B-Instruct"
+    hits = {row["task_id"]: row for row in read_rows(out.data("rejects.parquet"))}
+    assert {task_id: row["reason"] for task_id, row in hits.items()} == {"c": "ngram", "d": "ngram"}
+    for row in hits.values():
+        assert row["gram"] in row["instruction"]
+        assert len(row["gram"].replace(" ", "")) <= 32
+    (shown,) = [hit for hit in report["hits"] if hit["task_id"] == "c"]
+    assert shown["text"]["marked"] == hits["c"]["gram"]
+
+    # The place of the file decides nothing, its content does.
+    moved = pairs.rename(tmp_path / "moved.json")
+    assert "up to date" in tool(*words, "--method", "openthoughts3", "--ngram", 16, "--tokenizer", moved).stderr
 
 
 def test_a_missing_benchmark_is_one_line(words, tool, tmp_path):
@@ -185,3 +221,34 @@ def test_help_has_an_example_and_every_flag(tool):
     assert shown.returncode == 0
     assert "    decontaminate --tasks" in shown.stdout
     assert all(flag in shown.stdout for flag in ("--benchmarks", "--method", "--max-share", "--out", "--seed"))
+
+
+def test_evaluation_tasks_are_a_benchmark_as_they_are(words, tool, tmp_path):
+    held_out = write(tmp_path / "held-out", [task("other", LEAKED)])
+    done = tool(*words[:3], "--held-out", held_out, "--max-share", "0.1", "--out", tmp_path / "gate")
+    assert done.returncode == 2
+    name = f"tasks-{open_artifact(held_out).digest[:12]}"
+    assert f"hit '{name}', for example task d of source 'shell' its row 1" in done.stderr
+    done = tool(*words[:3], "--held-out", held_out, "--out", tmp_path / "kept")
+    assert done.returncode == 0, done.stderr
+    assert [row["task_id"] for row in read_rows(tmp_path / "kept" / "rejects.parquet")] == ["d"]
+
+
+def test_a_folder_of_files_or_of_tasks_is_one_benchmark(words, tool, tmp_path):
+    folder = tmp_path / "terminal"
+    (folder / "first" / "tests").mkdir(parents=True)
+    (folder / "first" / "instruction.md").write_text(LEAKED)
+    done = tool(*words[:3], "--benchmarks", folder, "--out", tmp_path / "tasks-out")
+    assert done.returncode == 0, done.stderr
+    (reject,) = read_rows(tmp_path / "tasks-out" / "rejects.parquet")
+    assert (reject["task_id"], reject["benchmark"], reject["benchmark_row"]) == ("d", "terminal", 1)
+
+
+def test_nothing_to_compare_with_and_an_empty_folder_are_one_line(words, tool, tmp_path):
+    done = tool(*words[:3], "--out", tmp_path / "none")
+    assert done.returncode == 2
+    assert done.stderr == "decontaminate: error: nothing to compare with; give --benchmarks, --held-out or both\n"
+    (tmp_path / "empty").mkdir()
+    done = tool(*words[:3], "--benchmarks", tmp_path / "empty", "--out", tmp_path / "none")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'empty'}: holds no file of prompts" in done.stderr

@@ -32,7 +32,7 @@ def test_a_package_of_other_bytes_is_refused(tool, tmp_path: Path):
 def test_a_pretrained_model_has_its_own_shape(tool, tmp_path: Path):
     done = tool("init-model", "--pretrained", "smollm2", "--layers", "4", "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert done.stderr == "init-model: error: --layers does not go with --pretrained, which has its own shape\n"
+    assert done.stderr == "init-model: error: --layers does not go with a pretrained model, which has its own shape\n"
 
 
 # Runs in the stack of `init-model`: nats a token that the model needs for a sentence.

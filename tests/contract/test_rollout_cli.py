@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from tests.conftest import small_task, write_tasks
 
-from recipe_core.artifact import ArtifactWriter
-from recipe_core.records import TASK_SCHEMA, write_rows
+from recipe_core.records import read_rows
 from recipe_core.tasks import TaskFile, pack_files, task_row
 
 BIN = Path(__file__).resolve().parents[2] / ".venvs" / "bin"
@@ -43,14 +43,6 @@ def task(index: int) -> dict[str, TaskFile]:
             f"#!/bin/bash\nif {check}; then echo 1; else echo 0; fi > /logs/verifier/reward.txt\n".encode(), 0o755
         ),
     }
-
-
-def write_tasks(out: Path, rows: list[dict]) -> Path:
-    """Write a tasks artifact with exactly these rows."""
-    with ArtifactWriter(out, stage="source-tasks", params={}, seed=0, inputs={}, tier="T0", package=[]) as writer:
-        write_rows(writer.path("tasks.parquet"), TASK_SCHEMA, rows)
-        writer.count(rows_in=None, rows_out=len(rows))
-    return out
 
 
 def task_of(files: dict[str, TaskFile], name: str) -> dict:
@@ -347,3 +339,30 @@ def test_the_worker_answers_line_by_line(tasks, tmp_path):
     assert "nowhere.parquet: no such file" in answers[1]["error"]
     assert "did you mean 'model'" in answers[2]["error"]
     assert "a key is missing" in answers[3]["error"] and "task_id" in answers[3]["error"]
+
+
+def test_a_task_that_nothing_verifies_has_trajectories_without_a_reward(tool, tmp_path: Path):
+    files = small_task("unverified", check="true")
+    task = task_row(files, path="u", source="forum", licence="CC BY-SA", origin="test", meta={"verifiable": False})
+    tasks = write_tasks(tmp_path / "tasks", [task])
+    done = tool("rollout", "--tasks", tasks, "--teacher", "reference", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (row,) = read_rows(tmp_path / "out" / "trajectories.parquet")
+    assert (row["reward"], row["result"], row["error_class"]) == (None, "unverified", None)
+    refused = tool(
+        *("evaluate", "--tasks", tasks, "--endpoint", "http://127.0.0.1:9/v1", "--model-name", "x"),
+        *("--label", "base", "--out", tmp_path / "scores"),
+    )
+    assert refused.returncode == 2
+    assert "nothing verifies it, so it has no reward" in refused.stderr
+
+
+def test_a_question_has_no_environment_to_work_in(tool, tmp_path: Path):
+    question = {"task_id": "q", "path": "q", "source": "quantities", "instruction": "2 + 2?", "meta": "{}"}
+    tasks = write_tasks(tmp_path / "tasks", [question])
+    done = tool("rollout", "--tasks", tasks, "--teacher", "reference", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "rollout: error: task q (q): a question, which has no environment to work in; "
+        "sample answers to it with `answers`\n"
+    )

@@ -20,7 +20,7 @@ def words(out: Path, **changes: object) -> list[object]:
     return ["source-tasks", *(word for name, value in flags.items() for word in (f"--{name}", value))]
 
 
-@pytest.mark.parametrize("command", [("--help",), ("fetch", "--help")])
+@pytest.mark.parametrize("command", [("--help",), ("fetch", "--help"), ("pin", "--help"), ("sources", "--help")])
 def test_help_shows_an_example(tool, command) -> None:
     done = tool("source-tasks", *command)
     assert done.returncode == 0
@@ -54,7 +54,7 @@ def test_pybugs_without_its_packages_says_what_to_run(tool, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("source", ["folder", "hf", "jsonl", "nl2bash", "inferredbugs"])
+@pytest.mark.parametrize("source", ["folder", "jsonl", "inferredbugs", "swe-smith", "superuser", "questions"])
 def test_a_source_of_given_data_needs_an_input_that_is_there(tool, tmp_path: Path, source: str) -> None:
     for changes, message in (
         ({}, f"--input: source {source} needs it: "),
@@ -70,12 +70,12 @@ def test_a_source_of_given_data_needs_an_input_that_is_there(tool, tmp_path: Pat
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("source", ["shell", "humaneval", "pybugs"])
+@pytest.mark.parametrize("source", ["shell", "quantities", "humaneval", "pybugs"])
 def test_other_sources_refuse_an_input(tool, tmp_path: Path, source: str) -> None:
     done = tool(*words(tmp_path / "out", source=source, input=tmp_path))
     assert done.returncode == 2
     assert (
-        f"--input: source {source} reads none (those that do: folder, hf, jsonl, nl2bash, inferredbugs)" in done.stderr
+        f"--input: source {source} reads none (those that do: folder, hf, jsonl, nl2bash, inferredbugs" in done.stderr
     )
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

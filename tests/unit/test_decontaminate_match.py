@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from decontaminate import index as index_module
-from decontaminate.__main__ import METHODS, TOKENIZERS, check_share, choose_rule
+from decontaminate.__main__ import METHODS, check_share, choose_rule
 from decontaminate.index import Index, SimilarIndex, part_may_reach, polynomial
-from decontaminate.rules import RULES, Hit, Rule, plain_decision
-from decontaminate.sets import Prompt
-from decontaminate.text import TOKENIZERS as FUNCTIONS
-from decontaminate.text import gram_length, grams, words
+from decontaminate.rules import PUBLISHED_TOKENS, RULES, Hit, Rule, plain_decision
+from decontaminate.text import gram_length, grams
 from recipe_core.errors import BadInput
+from recipe_core.prompts import Prompt
 from recipe_core.text import character_bag, normalise
+from recipe_core.tokens import words
 
 VOCABULARY = ["sort", "the", "file", "Groesse", "größe", "3", "--", "?", "文件", "ﬁle", "a", "b"]
 RULES_TO_TRY = [
@@ -230,9 +230,20 @@ def test_a_hash_depends_on_every_token_and_its_place():
     assert polynomial(numbers, 6).shape == (0,)
 
 
-def test_the_command_line_knows_every_rule_and_tokenizer():
+def test_the_command_line_knows_every_rule():
     assert tuple(RULES) == METHODS
-    assert tuple(FUNCTIONS) == TOKENIZERS
+    assert set(PUBLISHED_TOKENS) < set(RULES)
+
+
+def test_the_published_rules_have_the_published_numbers():
+    assert RULES["openthoughts3"] == Rule(ngram=13, similarity=75.0, partial=False)
+    assert RULES["agent"] == Rule(ngram=8, similarity=80.0, partial=True)
+    tokens = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    prompt = "before " + " ".join(tokens) + " after it comes something else altogether in this prompt"
+    rest = "nothing of what stands here has been seen in any other place " * 3
+    ngrams_only = RULES["agent"]._replace(similarity=None)
+    assert plain_decision(rest + " ".join(tokens), [prompt], ngrams_only, words).gram == tuple(tokens)
+    assert plain_decision(rest + " ".join(tokens[1:]) + " then", [prompt], ngrams_only, words) is None
 
 
 def test_numbers_replace_those_of_the_method():
@@ -246,12 +257,14 @@ def test_numbers_replace_those_of_the_method():
 
 def test_the_share_is_taken_as_written_and_names_the_worst_set():
     prompts = [Prompt("aime", 3, "x"), Prompt("gsm", 1, "y"), Prompt("gsm", 7, "z")]
-    ids = [f"t{number}" for number in range(100)]
+    ids = [(f"t{number}", "shell") for number in range(100)]
     hits: list[Hit | None] = [None] * 100
     hits[10:29] = [Hit(2, None, 80.0)] * 19
     hits[40:50] = [Hit(0, None, 80.0)] * 10
     check_share(ids, hits, prompts, "0.29")
     check_share(ids, hits, prompts, None)
     check_share([], [], prompts, "0")
-    with pytest.raises(BadInput, match=r"29 of 100 rows \(29.00%\).*0.289; most \(19\) hit 'gsm'.*task t10 its row 7"):
+    with pytest.raises(
+        BadInput, match=r"29 of 100 rows \(29.00%\).*0.289; most \(19\) hit 'gsm'.*task t10 of source 'shell' its row 7"
+    ):
         check_share(ids, hits, prompts, "0.289")

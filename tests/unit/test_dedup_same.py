@@ -9,6 +9,7 @@ from rapidfuzz import fuzz
 
 from dedup.same import (
     MIN_RECALL,
+    Bands,
     Duplicate,
     Equal,
     IndelSimilar,
@@ -86,6 +87,21 @@ def test_minhash_drops_only_what_is_similar_enough(texts, n):
             jaccard = len(mine & theirs) / len(mine | theirs)
             assert duplicate.similarity == pytest.approx(100 * jaccard)
             assert jaccard >= 0.6
+
+
+@settings(deadline=None)  # the first example loads rensa
+@given(st.lists(st.lists(st.sampled_from(WORDS), max_size=30), min_size=1, max_size=12), st.integers(1, 5))
+def test_rows_that_share_no_band_decide_nothing(texts, n):
+    rows = [Keyed(f"t{index:02d}", shingle_key(" ".join(words), n)) for index, words in enumerate(texts)]
+    bands = Bands(0.6, 128, 7)
+    for row in rows:
+        bands.add(row.key)
+    left = [row if shared else row._replace(key=None) for row, shared in zip(rows, bands.shared(), strict=True)]
+    assert decide(left, ShinglesSimilar(0.6, 128, 7)) == decide(rows, ShinglesSimilar(0.6, 128, 7))
+
+
+def test_no_rows_share_no_band():
+    assert Bands(0.8, 256, 0).shared().tolist() == []
 
 
 def test_minhash_finds_what_is_clearly_similar():

@@ -5,10 +5,16 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filter_length.keep import Measured, reasons, rows_of_fraction
+from filter_length.__main__ import WORDS
+from recipe_core import select
+from recipe_core.select import Measured, rows_of_fraction
 
 values = st.one_of(st.none(), st.floats(allow_infinity=False, width=16))
 rows = st.lists(values, max_size=40).map(lambda cells: [Measured(f"{i:03d}", value) for i, value in enumerate(cells)])
+
+
+def reasons(measured, **how):
+    return select.reasons(measured, words=WORDS, **how)
 
 
 def is_number(value):

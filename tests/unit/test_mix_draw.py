@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mix.draw import METHODS, draw, equal_shares, take_turns, weighted_shares
+from mix.draw import METHODS, choose_sources, draw, equal_shares, take_turns, weighted_shares
 from mix.rows import Candidate, Place, gather, rows_held, without_duplicates
 from recipe_core.errors import BadInput
 from recipe_core.records import TASK_SCHEMA, write_rows
@@ -86,7 +86,55 @@ def test_an_empty_source_is_short_even_with_replacement():
 
 
 def test_round_robin_passes_over_an_exhausted_source():
-    assert take_turns({"b": ["b1", "b2"], "a": ["a1"], "c": []}, 10) == ["a1", "b1", "b2"]
+    assert take_turns({"b": ["b1", "b2"], "a": ["a1"], "c": []}, 10) == ["b1", "a1", "b2"]
+
+
+@given(sources(), st.sampled_from(["shares", "weights", "round-robin"]), st.integers(1, 40), st.randoms())
+def test_an_order_decides_turns_and_remainders_and_nothing_else(tasks, method, rows, random):
+    order = random.sample(sorted(tasks), len(tasks))
+    weights = dict.fromkeys(tasks, 1.0) if method == "weights" else None
+    drawn = draw(tasks, method=method, rows=rows, seed=0, order=order, weights=weights)
+    by_name = draw(tasks, method=method, rows=rows, seed=0, order=sorted(tasks), weights=weights)
+    assert by_name == draw(tasks, method=method, rows=rows, seed=0, weights=weights)
+    counts = [sum(pick.task_id.startswith(f"{name}-") for pick in drawn.picks) for name in order]
+    if all(len(ids) * len(tasks) >= rows + len(tasks) for ids in tasks.values()):
+        assert counts == sorted(counts, reverse=True)
+        assert max(counts) - min(counts) <= 1
+    assert len(drawn.picks) == len(by_name.picks) or method != "round-robin"
+
+
+def test_round_robin_takes_turns_in_the_order_given():
+    tasks = {name: [f"{name}1", f"{name}2"] for name in "abc"}
+    picks = draw(tasks, method="round-robin", rows=4, seed=0, order=["c", "a", "b"]).picks
+    assert [pick.task_id[0] for pick in picks] == ["c", "a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("order", "top", "taken"),
+    [
+        (None, None, ["pybugs", "shell"]),
+        (["shell", "pybugs"], None, ["shell", "pybugs"]),
+        (["shell", "pybugs"], 1, ["shell"]),
+        (["shell"], 1, ["shell"]),
+        (["shell", "not-built-yet"], 1, ["shell"]),
+    ],
+)
+def test_the_sources_taken_are_the_first_of_the_order(order, top, taken):
+    assert choose_sources({"shell", "pybugs"}, order, top) == taken
+
+
+@pytest.mark.parametrize(
+    ("order", "top", "message"),
+    [
+        (["shell", "pybug"], None, "the order names 'pybug'.*did you mean 'pybugs'"),
+        (["shell", "x"], 2, "the order names 'x'.*the sources are pybugs, shell"),
+        (["shell"], None, "lacks the source 'pybugs'; add it, or say by --top"),
+        (["shell"], 2, "--top 2 is more than the 1 names"),
+    ],
+)
+def test_an_order_that_does_not_fit_the_sources_is_refused(order, top, message):
+    with pytest.raises(BadInput, match=message):
+        choose_sources({"shell", "pybugs"}, order, top)
 
 
 def test_the_seed_decides_which_rows():

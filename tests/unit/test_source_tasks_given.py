@@ -25,7 +25,7 @@ from source_tasks import folder, given, hf, jsonl
 from source_tasks.build import ENVIRONMENT, UNSOLVED, Journal, rejected_row, rejection, row, settle
 from source_tasks.given import BAD_PATH, BAD_SETTINGS, LINK, NO_INSTRUCTION, NO_VERIFIER, OVERSIZE, REPEATED
 from source_tasks.heldout import SPLITS, leaks
-from source_tasks.source import Candidate, GivenSource, Rejected
+from source_tasks.source import Candidate, GivenSource, Rejected, unverifiable
 
 SETTINGS = (
     b'version = "1.0"\n[metadata]\nlicense = "MIT"\n[agent]\ntimeout_sec = 60.0\n[verifier]\ntimeout_sec = 30.0\n'
@@ -411,6 +411,15 @@ def test_a_given_task_is_validated(tmp_path: Path) -> None:
     assert settled(foreign(task("t")), tmp_path / "journal").reason is None
     assert settled(foreign(task("t", solution__solve_sh=b"true\n")), tmp_path / "journal").reason == UNSOLVED
     assert settled(foreign(task("t", solution__solve_sh=None)), tmp_path / "journal").reason is None
+
+
+def test_a_task_that_says_it_cannot_be_verified_is_kept_and_marked(tmp_path: Path) -> None:
+    lay_out(tmp_path / "tasks" / "a", unverifiable("superuser", "task", "Free my disk."))
+    lay_out(tmp_path / "tasks" / "b", task("b", task_toml=b"metadata = 3\n" + SETTINGS.partition(b"\n")[0]))
+    found = by_name(everything(folder.open_source(tmp_path / "tasks")))
+    assert (found["a"].meta["verifiable"], found["a"].validate) == (False, False)
+    assert settled(found["a"], tmp_path / "journal").reason is None
+    assert ("verifiable" in found["b"].meta, found["b"].validate) == (False, True)
 
 
 def test_a_candidate_rejected_before_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from recipe.plan import load_plans
+from recipe.plan import STAGES, load_plans
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "workflow" / "recipes").glob("*.yaml"))
@@ -18,17 +19,52 @@ def dry_run(tool, *words: object) -> subprocess.CompletedProcess[str]:
     return tool("snakemake", "--dry-run", "--forceall", "--nolock", "--printshellcmds", *words, cwd=ROOT)
 
 
+def outputs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
+    """Return how often each file is planned to be made."""
+    lines = (line.strip() for line in done.stdout.splitlines())
+    return Counter(line.removeprefix("output: ") for line in lines if line.startswith("output: "))
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.name)
+def test_every_step_of_every_recipe_is_planned_once(profile: Path, tool):
+    done = dry_run(tool, "--profile", profile, *(recipe.stem for recipe in RECIPES))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    planned = outputs(done)
+    steps = [step for recipe in RECIPES for plan in load_plans(recipe).values() for step in plan.values()]
+    assert len({step.key for step in steps}) < len(steps) / 2, "recipes share little"
+    for step in steps:
+        assert step.artifact.name == step.key
+        assert planned[f"{step.artifact}/manifest.json"] == 1, step.name
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.name)
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_step_is_planned_once(recipe: Path, profile: Path, tool):
+def test_a_recipe_is_planned_alone(recipe: Path, profile: Path, tool):
     done = dry_run(tool, "--profile", profile, recipe.stem)
     assert done.returncode == 0, done.stderr
-    for key, step in {step.key: step for steps in load_plans(recipe).values() for step in steps.values()}.items():
-        assert step.artifact.name == key
-        planned = [
-            line for line in done.stdout.splitlines() if line.strip() == f"output: {step.artifact}/manifest.json"
-        ]
-        assert len(planned) == 1, step.name
+    planned = outputs(done)
+    for step in {step.key: step for plan in load_plans(recipe).values() for step in plan.values()}.values():
+        assert planned[f"{step.artifact}/manifest.json"] == 1, step.name
+
+
+def test_the_ablations_are_more_than_a_hundred_recipes_that_share_what_they_can(tool):
+    ablations = {
+        name: plan for recipe in RECIPES if "-ablate-" in recipe.stem for name, plan in load_plans(recipe).items()
+    }
+    assert len(ablations) > 100
+    done = dry_run(tool, "--profile", PROFILES[0], "ablations")
+    assert done.returncode == 0, done.stderr
+    planned = outputs(done)
+    keys = {step.artifact for plan in ablations.values() for step in plan.values()}
+    assert all(planned[f"{artifact}/manifest.json"] == 1 for artifact in keys)
+    assert all(count == 1 for count in planned.values())
+
+
+def test_every_stage_is_a_rule_of_its_name(tool):
+    done = tool("snakemake", "--list-rules", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert {stage.replace("-", "_") for stage in STAGES} <= set(done.stdout.split())
 
 
 def test_a_recipe_from_elsewhere_is_a_target(tmp_path: Path, tool):

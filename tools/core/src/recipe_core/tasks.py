@@ -143,6 +143,38 @@ def check_task(files: Mapping[str, TaskFile], where: str) -> None:
         raise BadInput(f"{where}: instruction.md is empty; write what the agent is to do")
 
 
+def _meta(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        found = json.loads(row.get("meta") or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_verifiable(row: Mapping[str, Any]) -> bool:
+    """Tell whether a task's verifier can say anything; `source-tasks` marks those of which it cannot."""
+    return _meta(row).get("verifiable") is not False
+
+
+def check_runnable(row: Mapping[str, Any], where: str, *, verdict: bool) -> None:
+    """Check that an agent can work on a row of a tasks artifact.
+
+    Args:
+        row: the row, with at least `task_binary` and `meta`.
+        where: its task, for errors.
+        verdict: whether the verifier's verdict is needed.
+
+    Raises:
+        BadInput: a question without an environment, a task in a container image, or one that nothing can verify.
+    """
+    if row.get("task_binary") is None:
+        raise BadInput(f"{where}: a question, which has no environment to work in; sample answers to it with `answers`")
+    if image := _meta(row).get("image"):
+        raise BadInput(f"{where}: works in the container image {image}, which no sandbox has; leave its source out")
+    if verdict and not is_verifiable(row):
+        raise BadInput(f"{where}: nothing verifies it, so it has no reward; use it in rollouts for fine-tuning alone")
+
+
 def task_row(
     files: Mapping[str, TaskFile], *, path: str, source: str, licence: str, origin: str, meta: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -31,12 +31,22 @@ def normalise(text: str) -> str:
     return " ".join(fold(text).split())
 
 
+def buckets(text: str) -> np.ndarray:
+    """Return each character's bucket (code point modulo 96): uint8, shape (len(text),).
+
+    A common subsequence of two texts is one of their buckets too, so what bounds the one's length bounds the other's.
+    """
+    import numpy as np
+
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    return (points % BUCKETS).astype(np.uint8)
+
+
 def character_bag(text: str) -> np.ndarray:
-    """Return how many characters of a text fall into each bucket (code point modulo 96): int32, shape (96,).
+    """Return how many characters of a text fall into each bucket: int32, shape (96,).
 
     The sum of the smaller counts of two texts is an upper bound of the length of their longest common subsequence.
     """
     import numpy as np
 
-    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    return np.bincount(points % BUCKETS, minlength=BUCKETS).astype(np.int32)
+    return np.bincount(buckets(text), minlength=BUCKETS).astype(np.int32)

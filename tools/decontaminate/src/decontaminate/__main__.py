@@ -10,7 +10,11 @@ methods: a task is dropped when for some prompt of some benchmark
 
 --ngram and --similarity change the numbers. A benchmark is a file and has its name: .jsonl or .parquet with a column of
 prompts (--benchmark-column, by default the first of prompt, question, instruction, problem_statement, text), or .txt
-with one prompt a line. Tokens are words and signs. A prompt of fewer tokens is one gram of them all if it has four.
+with one prompt a line; or a folder of such files, or of task folders. --held-out names artifacts of evaluation tasks. A
+prompt of fewer tokens is one gram of them all if it has four.
+
+Tokens are words and signs, or with --tokenizer FILE those of a Hugging Face tokenizer.json. The rules as published
+count those of Qwen2-7B-Instruct (openthoughts3) and bert-base-uncased (agent): give that file to apply them so.
 
 Clean rows stay in the order of the input; dropped ones go to rejects.parquet with what they hit, and the first of them
 by task id are shown in report.html, each beside its prompt. With --max-share it fails if more than that is dropped.
@@ -20,25 +24,29 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipe_core.artifact import ArtifactWriter, canonical_json, open_artifact
+from recipe_core.artifact import Artifact, ArtifactWriter, canonical_json, open_artifact
 from recipe_core.cli import Parser, add_common, entry, positive
 from recipe_core.errors import BadInput, nearest
+from recipe_core.tokens import WORDS, TokenizerFile, Words, open_tokenizer, words
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from decontaminate.rules import Hit, Rule
-    from decontaminate.sets import Benchmark, Prompt
+    from recipe_core.prompts import Benchmark, Prompt
 
 # Their numbers are in decontaminate.rules, which loads rapidfuzz; --help does without.
 METHODS = ("openthoughts3", "agent", "ngram", "indel")
-TOKENIZERS = ("words",)
+# Rows decided together: enough to go through the prompts once for many, few enough to be held several times.
+_BATCH_ROWS = 2048
 REJECT_COLUMNS = ("reason", "benchmark", "benchmark_row", "similarity", "gram")
 
 
@@ -69,7 +77,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="decontaminate", description=__doc__)
     parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="task artifact to go through")
     parser.add_argument(
-        "--benchmarks", type=Path, nargs="+", required=True, metavar="FILE", help="files of prompts, one a benchmark"
+        "--benchmarks", type=Path, nargs="+", default=[], metavar="PATH", help="files or folders of prompts, one each"
+    )
+    parser.add_argument(
+        "--held-out", type=Path, nargs="+", default=[], metavar="DIR", help="artifacts of evaluation tasks"
     )
     parser.add_argument(
         "--benchmark-column", metavar="NAME", help="where a .jsonl or .parquet has its prompts (default: see above)"
@@ -84,12 +95,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--similarity", type=per_cent, metavar="X", help="per cent that are too similar (default: by method)"
     )
-    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="words", help="what a token is (default words)")
+    parser.add_argument(
+        "--tokenizer", default=WORDS, metavar="words|FILE", help="what a token is: a word, or as a tokenizer.json says"
+    )
     parser.add_argument(
         "--max-share",
         type=share,
         metavar="F",
         help="fail, writing nothing, when more than this share of rows is dropped",
+    )
+    parser.add_argument(
+        "--workers", type=positive, default=1, metavar="N", help="processes; no row depends on it (default 1)"
     )
     add_common(parser)
     return parser
@@ -128,36 +144,47 @@ def check_column(schema: pa.Schema, column: str, where: Path) -> None:
 
 
 def check_share(
-    task_ids: Sequence[str], hits: Sequence[Hit | None], prompts: Sequence[Prompt], most: str | None
+    rows: Sequence[tuple[str, str]], hits: Sequence[Hit | None], prompts: Sequence[Prompt], most: str | None
 ) -> None:
-    """Raise BadInput when more than the share `most` of all rows hit a prompt; None is no limit."""
-    found = sorted((task_id, hit.prompt) for task_id, hit in zip(task_ids, hits, strict=True) if hit is not None)
+    """Raise BadInput when more than the share `most` of all rows hit a prompt; None is no limit.
+
+    Args:
+        rows: task id and source of every row.
+        hits: what each hit.
+        prompts: all prompts.
+        most: the share, as written.
+    """
+    found = sorted((*row, hit.prompt) for row, hit in zip(rows, hits, strict=True) if hit is not None)
     if most is None or not found or Fraction(len(found), len(hits)) <= Fraction(most):
         return
-    counts = Counter(prompts[prompt].benchmark for _, prompt in found)
+    counts = Counter(prompts[prompt].benchmark for *_, prompt in found)
     worst, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
-    task_id, example = next((task, prompts[prompt]) for task, prompt in found if prompts[prompt].benchmark == worst)
+    task_id, source, prompt = next(entry for entry in found if prompts[entry[2]].benchmark == worst)
     raise BadInput(
         f"{len(found)} of {len(hits)} rows ({len(found) / len(hits):.2%}) hit a benchmark, --max-share is {most}; most "
-        f"({count}) hit {worst!r}, for example task {task_id} its row {example.row}; look at the source of these "
-        "tasks, or run without --max-share and open report.html"
+        f"({count}) hit {worst!r}, for example task {task_id} of source {source!r} its row {prompts[prompt].row}; look "
+        "at the source of these tasks, or run without --max-share and open report.html"
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Compare, and write the artifact."""
-    from decontaminate.sets import find_sets, sets_digest
+    from recipe_core.prompts import find_sets, sets_digest
 
     rule = choose_rule(args.method, args.ngram, args.similarity)
     tasks = open_artifact(args.tasks)
     path = tasks.data("tasks.parquet")
-    sets = find_sets(args.benchmarks)
+    if not (args.benchmarks or args.held_out):
+        raise BadInput("nothing to compare with; give --benchmarks, --held-out or both")
+    held_out = [open_artifact(folder) for folder in args.held_out]
+    sets = find_sets(args.benchmarks, held_out)
+    tokenizer = open_tokenizer(args.tokenizer)
     params = {
         "method": args.method,
         **rule._asdict(),
         "column": args.column,
         "benchmark-column": args.benchmark_column,
-        "tokenizer": args.tokenizer,
+        "tokenizer": tokenizer.name,
         # Decides no row, but an artifact that passed one limit has not passed a lower one.
         "max-share": args.max_share,
     }
@@ -166,41 +193,51 @@ def run(args: argparse.Namespace) -> None:
         stage="decontaminate",
         params=params,
         seed=args.seed,
-        inputs={"tasks": tasks, "benchmarks": sets_digest(sets)},
+        inputs={"tasks": tasks, "benchmarks": sets_digest(sets), "held-out": sorted(held_out, key=_digest)},
         tier="T0",
         package="decontaminate",
     ) as writer:
         if not writer.up_to_date:
-            _write(args, rule, sets, path, writer)
+            _write(args, path, writer, rule=rule, tokenizer=tokenizer, sets=sets)
 
 
-def _write(args: argparse.Namespace, rule: Rule, sets: list[Benchmark], path: Path, writer: ArtifactWriter) -> None:
+def _digest(artifact: Artifact) -> str:
+    return artifact.digest
+
+
+def _write(
+    args: argparse.Namespace,
+    path: Path,
+    writer: ArtifactWriter,
+    *,
+    rule: Rule,
+    tokenizer: Words | TokenizerFile,
+    sets: list[Benchmark],
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from decontaminate.index import Index
+    from decontaminate.index import decide_batches
     from decontaminate.report import render
-    from decontaminate.sets import read_prompts
-    from decontaminate.text import TOKENIZERS as FUNCTIONS
+    from decontaminate.rules import PUBLISHED_TOKENS
     from recipe_core.progress import progress
+    from recipe_core.prompts import read_prompts
     from recipe_core.records import TableWriter, read_rows, read_schema, with_reason
 
     schema = read_schema(path)
     check_column(schema, args.column, path)
     prompts = [prompt for benchmark in sets for prompt in read_prompts(benchmark, args.benchmark_column)]
-    index = Index([prompt.text for prompt in prompts], rule, FUNCTIONS[args.tokenizer])
-    task_ids: list[str] = []
+    read: list[tuple[str, str]] = []
     hits: list[Hit | None] = []
+    texts = _texts(path, args.column, read)
+    decided = decide_batches(texts, [prompt.text for prompt in prompts], rule, tokenizer, args.workers)
     with progress(pq.read_metadata(path).num_rows, "decontaminate") as bar:
-        for row in read_rows(path, tuple(dict.fromkeys(("task_id", args.column)))):
-            if not row["task_id"]:
-                raise BadInput(f"{path}: row {len(task_ids)} has no task_id; rebuild the artifact with source-tasks")
-            task_ids.append(row["task_id"])
-            hits.append(index.decide(row[args.column] or ""))
-            bar.advance()
-    check_share(task_ids, hits, prompts, args.max_share)
+        for decisions in decided:
+            hits += decisions
+            bar.advance(len(decisions))
+    check_share(read, hits, prompts, args.max_share)
 
-    chosen = _shown(task_ids, hits)
+    chosen = _shown([task_id for task_id, _ in read], hits)
     shown: dict[int, dict[str, Any]] = {}
     rejects_schema = with_reason(schema)
     for name, kind in zip(REJECT_COLUMNS[1:], (pa.string(), pa.int64(), pa.float64(), pa.string()), strict=True):
@@ -213,14 +250,17 @@ def _write(args: argparse.Namespace, rule: Rule, sets: list[Benchmark], path: Pa
             if hit is None:
                 kept.write(row)
                 continue
-            found = _columns(hit, prompts[hit.prompt])
+            gram = None if hit.gram is None else tokenizer.surface(row[args.column], hit.gram)
+            found = _columns(hit, prompts[hit.prompt], gram)
             rejects.write({**row, **found})
             if number in chosen:
-                shown[number] = _beside(row, args.column, hit, prompts[hit.prompt])
+                shown[number] = _beside(row, args.column, found, prompts[hit.prompt])
     dropped = Counter(hit.reason for hit in hits if hit is not None)
     report = {
         "method": args.method,
         "rule": rule._asdict(),
+        "tokenizer": tokenizer.name,
+        "published_tokens": PUBLISHED_TOKENS.get(args.method),
         "column": args.column,
         "rows_in": len(hits),
         "dropped": rejects.rows,
@@ -232,6 +272,21 @@ def _write(args: argparse.Namespace, rule: Rule, sets: list[Benchmark], path: Pa
     writer.count(rows_in=len(hits), rows_out=kept.rows, dropped=dropped)
 
 
+def _texts(path: Path, column: str, read: list[tuple[str, str]]) -> Iterator[list[str]]:
+    """Yield the texts in batches, null ones as empty, and append each row's task id and source to a list."""
+    from recipe_core.records import read_rows, read_schema
+
+    source = ("source",) if "source" in read_schema(path).names else ()
+    rows = read_rows(path, tuple(dict.fromkeys(("task_id", *source, column))))
+    while batch := list(islice(rows, _BATCH_ROWS)):
+        for row in batch:
+            if not row["task_id"]:
+                raise BadInput(f"{path}: row {len(read)} has no task_id; rebuild the artifact with source-tasks")
+            # There are few sources and many rows.
+            read.append((row["task_id"], sys.intern(row.get("source") or "")))
+        yield [row[column] or "" for row in batch]
+
+
 def _shown(task_ids: Sequence[str], hits: Sequence[Hit | None]) -> list[int]:
     from decontaminate.report import MOST_HITS
 
@@ -240,23 +295,25 @@ def _shown(task_ids: Sequence[str], hits: Sequence[Hit | None]) -> list[int]:
     return [number for _, number in found[:MOST_HITS]]
 
 
-def _columns(hit: Hit, prompt: Prompt) -> dict[str, Any]:
+def _columns(hit: Hit, prompt: Prompt, gram: str | None) -> dict[str, Any]:
     return {
         "reason": hit.reason,
         "benchmark": prompt.benchmark,
         "benchmark_row": prompt.row,
         "similarity": hit.similarity,
-        "gram": None if hit.gram is None else " ".join(str(token) for token in hit.gram),
+        "gram": gram,
     }
 
 
-def _beside(row: dict[str, Any], column: str, hit: Hit, prompt: Prompt) -> dict[str, Any]:
+def _beside(row: dict[str, Any], column: str, found: dict[str, Any], prompt: Prompt) -> dict[str, Any]:
     from decontaminate.report import excerpt
 
-    texts = {"text": excerpt(row[column], hit.gram), "prompt": excerpt(prompt.text, hit.gram)}
+    # Whatever the tokens are, what they stand for is looked for word by word.
+    gram = None if found["gram"] is None else tuple(words(found["gram"]))
+    texts = {"text": excerpt(row[column], gram), "prompt": excerpt(prompt.text, gram)}
     return {
         "task_id": row["task_id"],
-        **_columns(hit, prompt),
+        **found,
         **{name: shown._asdict() for name, shown in texts.items()},
     }
 

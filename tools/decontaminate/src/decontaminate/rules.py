@@ -29,12 +29,16 @@ class Rule(NamedTuple):
 
 
 RULES = {
-    # Guha et al., OpenThoughts (arXiv 2506.04178), there with the tokens of Qwen2-7B-Instruct.
+    # Guha et al., OpenThoughts (arXiv 2506.04178).
     "openthoughts3": Rule(13, 75.0),
+    # The function in the repository of OpenThoughts-Agent.
     "agent": Rule(8, 80.0, partial=True),
     "ngram": Rule(13, None),
     "indel": Rule(None, 75.0),
 }
+
+# Whose tokens the published rules count; this project holds neither file.
+PUBLISHED_TOKENS = {"openthoughts3": "Qwen2-7B-Instruct", "agent": "bert-base-uncased"}
 
 
 class Hit(NamedTuple):

@@ -1,33 +1,17 @@
-"""From a text to what is compared: its tokens and its grams."""
+"""From tokens to what is compared: grams."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from recipe_core.text import fold
+from recipe_core.tokens import Token, Tokenizer, words
 
-Token = str | int
-Tokenizer = Callable[[str], Sequence[Token]]
+__all__ = ["MIN_GRAM", "Gram", "Token", "Tokenizer", "gram_length", "grams", "words"]
+
 Gram = tuple[Token, ...]
 
 # A prompt with fewer tokens than this has no gram: "what is it" would be found everywhere.
 MIN_GRAM = 4
-# A run of one sign is one token: else a line of 13 dashes, as under many headings, would be a shared gram.
-_WORD = re.compile(r"\w+|([^\w\s])\1*")
-
-
-def words(text: str) -> list[str]:
-    """Return the runs of letters, digits and underscores in the folded text, and the runs of any one other sign.
-
-    >>> words("Don't stop: ----- 3.5")
-    ['don', "'", 't', 'stop', ':', '-----', '3', '.', '5']
-    """
-    return [found.group() for found in _WORD.finditer(fold(text))]
-
-
-# A tokenizer is a function from a text to its tokens; a vocabulary's numbers will do as well as words.
-TOKENIZERS: dict[str, Tokenizer] = {"words": words}
 
 
 def gram_length(tokens: int, n: int) -> int:

@@ -25,6 +25,7 @@ from recipe_core.cli import Parser, add_common, entry, finite, positive
 from recipe_core.errors import BadInput, nearest
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from dedup.same import Kept
@@ -134,6 +135,26 @@ def _comparison(params: dict[str, Any], seed: int, text: bool) -> tuple[Callable
     return lambda cell: shingle_key(prepare(cell), ngram), similar
 
 
+def _alone(params: dict[str, Any], seed: int, path: Path, key_of: Callable[[Any], Any]) -> np.ndarray:
+    """Return which rows of a file no other row can be found similar to by their signatures: bool, shape (rows,)."""
+    import numpy as np
+
+    from dedup.same import Bands
+    from recipe_core.records import read_batches
+    from recipe_core.seeds import row_seed
+
+    bands = Bands(params["threshold"], params["permutations"], row_seed(seed, "dedup"))
+    null: list[bool] = []
+    for batch in read_batches(path, (params["column"],)):
+        for cell in batch.column(0).to_pylist():
+            null.append(cell is None)
+            if cell is not None:
+                bands.add(key_of(cell))
+    alone = np.array(null, dtype=bool)
+    alone[~alone] = ~bands.shared()
+    return alone
+
+
 def _write(params: dict[str, Any], seed: int, path: Path, writer: ArtifactWriter) -> None:
     import pyarrow as pa
 
@@ -145,11 +166,13 @@ def _write(params: dict[str, Any], seed: int, path: Path, writer: ArtifactWriter
     column = params["column"]
     check_column(schema, column, params["method"], path)
     key_of, kept_before = _comparison(params, seed, _is_text(schema.field(column).type))
+    alone = _alone(params, seed, path, key_of) if params["method"] == "minhash" else None
     rows: list[Keyed] = []
     for row in read_rows(path, tuple(dict.fromkeys(("task_id", column)))):
         if not row["task_id"]:
             raise BadInput(f"{path}: row {len(rows)} has no task_id; rebuild the artifact with source-tasks")
-        rows.append(Keyed(row["task_id"], None if row[column] is None else key_of(row[column])))
+        settled = row[column] is None or (alone is not None and alone[len(rows)])
+        rows.append(Keyed(row["task_id"], None if settled else key_of(row[column])))
     with progress(sum(row.key is not None for row in rows), "dedup") as bar:
         decided = decide(rows, kept_before, bar.advance)
     rejects_schema = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -169,6 +170,42 @@ class ShinglesSimilar:
         signature = self._sign()
         signature.update(hashes)
         return signature
+
+
+class Bands:
+    """The bands of all rows' signatures, 8 bytes each: which rows :class:`ShinglesSimilar` could find at all.
+
+    Most rows share no band with any other. Nothing needs to be kept of them, neither their sets nor an index of their
+    bands; the others are decided as they would be among all.
+    """
+
+    def __init__(self, threshold: float, permutations: int, seed: int) -> None:
+        from rensa import RMinHash
+
+        self._sign = lambda: RMinHash(permutations, seed)
+        self._bands = choose_bands(threshold, permutations)
+        # Odd, so that no value of a band is lost modulo 2^64.
+        factors = [pow(0xD1342543DE82EF95, place, 1 << 64) for place in range(permutations // self._bands)]
+        self._factors = np.array(factors, dtype=np.uint64)
+        self._held = array("Q")
+
+    def add(self, key: bytes) -> None:
+        """Add a row's set of shingles."""
+        signature = self._sign()
+        signature.update(split_key(key))
+        values = np.array(signature.digest(), dtype=np.uint64).reshape(self._bands, -1)
+        self._held.frombytes(((values * self._factors).sum(axis=1, dtype=np.uint64)).tobytes())
+
+    def shared(self) -> np.ndarray:
+        """Return which rows share a band with another: bool, shape (rows,). A collision of hashes adds a row."""
+        bands = np.frombuffer(self._held, dtype=np.uint64).reshape(-1, self._bands)
+        found = np.zeros(len(bands), dtype=bool)
+        for band in bands.T:
+            order = np.argsort(band)
+            same = band[order[1:]] == band[order[:-1]]
+            found[order[1:][same]] = True
+            found[order[:-1][same]] = True
+        return found
 
 
 def found_probability(similarity: float, bands: int, rows: int) -> float:

@@ -99,7 +99,7 @@ def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint
     from rollout.__main__ import check_tasks
 
     path = tasks.data("tasks.parquet")
-    ids = sorted(check_tasks(path, solution=False))
+    ids = sorted(check_tasks(path, solution=False, verdict=True))
     if not ids:
         raise BadInput(f"{path}: no tasks to evaluate on; give an artifact that holds some")
     work = work_dir(args.out, writer.fingerprint)

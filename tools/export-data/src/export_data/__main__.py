@@ -9,23 +9,43 @@ forms:
   tasks      Parquet of `path` and `task_binary`, as reinforcement learning takes it
 
 Rows go to data/train-*.parquet or .jsonl in the order of the input, --shard-rows to a file. README.md is the card: the
-sources with licences and counts, and the steps given with --step, with what each dropped. croissant.json names every
-file with its digest. Nothing is sent anywhere.
+sources with licences and counts, the steps given with --step with their revisions and what each dropped, and what a
+decontamination among them found. lineage.json says the same for machines, and croissant.json names every file with its
+digest. Nothing is sent anywhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from itertools import count
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from export_data.forms import FORMS, Form
-from recipe_core.artifact import Artifact, ArtifactWriter, file_digest, open_artifact
-from recipe_core.cli import Parser, add_common, entry, named_folder, positive
+from recipe_core.artifact import Artifact, ArtifactWriter, canonical_json, file_digest, open_artifact
+from recipe_core.cli import Parser, add_common, entry, iso_date, named_folder, positive
 from recipe_core.errors import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from export_data.sources import Tally
+
+# A row group is written when it has so many rows or bytes: few groups, and none that is large in memory.
+_GROUP_ROWS = 4096
+_GROUP_BYTES = 64 * 1024 * 1024
+VERSION = "1.0.0"
+
+
+def title(text: str) -> str:
+    """Parse a data set's name: one line that is not blank."""
+    if not text.strip() or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of one line")
+    return text.strip()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="export-data", description=__doc__)
     parser.add_argument("--rows", type=Path, required=True, metavar="DIR", help="tasks or trajectories to publish")
     parser.add_argument("--form", choices=sorted(FORMS), required=True, help="form of the rows")
-    parser.add_argument("--name", required=True, help="the data set's name")
+    parser.add_argument("--name", type=title, required=True, help="the data set's name")
     parser.add_argument(
         "--shard-rows", type=positive, default=100_000, metavar="N", help="rows a file (default 100000)"
     )
@@ -45,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="STAGE/STEP=DIR",
         help="an artifact that the rows are made from, for the card; repeat it, in pipeline order",
     )
+    parser.add_argument("--date", type=iso_date, metavar="YYYY-MM-DD", help="day of publication, for the metadata")
     add_common(parser)
     return parser
 
@@ -58,7 +79,13 @@ def run(args: argparse.Namespace) -> None:
     with ArtifactWriter(
         args.out,
         stage="export-data",
-        params={"form": form.name, "name": args.name, "shard-rows": args.shard_rows, "steps": list(steps)},
+        params={
+            "form": form.name,
+            "name": args.name,
+            "shard-rows": args.shard_rows,
+            "steps": list(steps),
+            "date": args.date,
+        },
         seed=args.seed,
         inputs={"rows": rows, "steps": list(steps.values())},
         tier="T0",
@@ -68,102 +95,196 @@ def run(args: argparse.Namespace) -> None:
             _write(args, form, path, steps, writer)
 
 
-def _sources(path: Path) -> Counter[tuple[str, str, str]]:
-    """Count rows by source, licence and origin; what the rows do not name is empty."""
-    from recipe_core.records import read_batches, read_schema
-
-    wanted = ("source", "licence", "origin")
-    named = [name for name in wanted if name in read_schema(path).names]
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for batch in read_batches(path, named):
-        cells = {name: batch.column(name).to_pylist() for name in named}
-        nothing = [""] * batch.num_rows
-        counts.update(zip(*([cell or "" for cell in cells.get(name, nothing)] for name in wanted), strict=True))
-    return counts
-
-
-def _task_licences(steps: dict[str, Artifact]) -> dict[str, tuple[str, str]]:
-    """Return licence and origin by source, from the task artifacts among the steps: trajectories do not name them."""
-    found: dict[str, set[tuple[str, str]]] = {}
-    for artifact in steps.values():
-        if "tasks.parquet" in artifact.manifest["files"]:
-            for source, licence, origin in _sources(artifact.data("tasks.parquet")):
-                found.setdefault(source, set()).add((licence, origin))
-    return {
-        source: (
-            ", ".join(sorted({licence for licence, _ in pairs if licence})),
-            "; ".join(sorted({origin for _, origin in pairs if origin})),
-        )
-        for source, pairs in found.items()
-    }
-
-
 def _write(
     args: argparse.Namespace, form: Form, path: Path, steps: dict[str, Artifact], writer: ArtifactWriter
 ) -> None:
-    from export_data.card import DataFile, Lineage, card, croissant, licences_of
+    import pyarrow.parquet as pq
 
-    sources = _sources(path)
-    if not sources:
+    from export_data.card import card, lineage, step_of
+    from export_data.croissant import DataFile, croissant
+    from recipe_core.records import read_schema
+
+    read_schema(path)
+    total = pq.read_metadata(path).num_rows
+    if not total:
         raise BadInput(f"{path}: no rows to publish; loosen the filters before")
-    known = _task_licences(steps)
-    named: Counter[tuple[str, str, str]] = Counter()
-    for (source, licence, origin), n in sources.items():
-        others = known.get(source, ("", ""))
-        named[source, licence or others[0], origin or others[1]] += n
-    total = sources.total()
-    files = [
-        DataFile(name, file_digest(writer.path(name)), writer.path(name).stat().st_size)
-        for name in _write_rows(form, path, total, args.shard_rows, writer)
-    ]
-    lineage = [
-        Lineage(name, step.digest, **{key: step.manifest[key] for key in ("tier", "rows_in", "rows_out", "dropped")})
-        for name, step in steps.items()
-    ]
-    text = card(args.name, form=form.description, suffix=form.suffix, rows=total, sources=named, lineage=lineage)
-    writer.path("README.md").write_text(text)
-    columns = list(form.convert(_example(form)))
-    about = croissant(
+    decontamination = {
+        name: _report(step.data("report.json")) for name, step in steps.items() if step.stage == "decontaminate"
+    }
+    names = list(_write_rows(form, path, total, args.shard_rows, writer))
+    files = [DataFile(name, file_digest(writer.path(name)), writer.path(name).stat().st_size) for name in names]
+    about = lineage(
+        args.name,
+        form=form.name,
+        tally=_tally(form, path, steps),
+        steps=[step_of(name, step) for name, step in steps.items()],
+        decontamination=decontamination,
+    )
+    writer.path("lineage.json").write_text(canonical_json(about), encoding="utf-8")
+    text = card(about, form=form.description, suffix=form.suffix)
+    writer.path("README.md").write_text(text, encoding="utf-8")
+    metadata = croissant(
         args.name,
         description=f"{total} rows: {form.description}.",
-        licences=licences_of(named),
+        licences=list(about["licences"]),
+        version=VERSION,
+        date=args.date,
         files=files,
         suffix=form.suffix,
-        columns=columns,
+        columns=form.published,
     )
-    writer.path("croissant.json").write_text(about)
+    writer.path("croissant.json").write_text(metadata, encoding="utf-8")
     writer.count(rows_in=total, rows_out=total)
 
 
-def _example(form: Form) -> dict[str, Any]:
-    return {name: [] if name == "conversations" else "" for name in form.columns}
+def _report(path: Path) -> Mapping[str, Any]:
+    """Return a decontamination report less the hits, which quote benchmarks."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return {name: report[name] for name in ("method", "rule", "column", "rows_in", "dropped", "benchmarks")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: not a decontamination report ({error!r}); rebuild its artifact") from None
+
+
+def _tally(form: Form, path: Path, steps: dict[str, Artifact]) -> Tally:
+    from export_data.sources import Tasks, tally_tasks, tally_trajectories
+
+    if form.reads == "tasks.parquet":
+        return tally_tasks(path)
+    tasks = Tasks()
+    for step in steps.values():
+        if "tasks.parquet" in step.manifest["files"]:
+            tasks.read(step.data("tasks.parquet"))
+    return tally_trajectories(path, tasks)
+
+
+class _ParquetShard(AbstractContextManager["_ParquetShard"]):
+    """A Parquet file that is written in groups of rows."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        import pyarrow.parquet as pq
+
+        self._schema = schema
+        self._pending: list[pa.RecordBatch] = []
+        self._file = pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, write_statistics=False)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._pending.append(batch)
+        rows = sum(one.num_rows for one in self._pending)
+        if rows >= _GROUP_ROWS or sum(one.nbytes for one in self._pending) >= _GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._pending:
+            table = pa.Table.from_batches(self._pending, schema=self._schema).combine_chunks()
+            self._file.write_table(table, row_group_size=table.num_rows)
+            self._pending = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self._file.close()
+
+
+def _batches(path: Path, columns: tuple[str, ...], shard_rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield batches of text that is checked, cut where a shard ends, each with the number of its first row.
+
+    Raises:
+        BadInput: an unreadable file, or text that is not UTF-8.
+    """
+    import pyarrow as pa
+
+    from recipe_core.records import read_batches
+
+    first = 0
+    for batch in read_batches(path, columns):
+        try:
+            batch.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise BadInput(f"{path}: rows from {first} on are not valid ({error}); rebuild the artifact") from None
+        done = 0
+        while done < batch.num_rows:
+            part = batch.slice(done, min(batch.num_rows - done, shard_rows - first % shard_rows))
+            yield first, part
+            done += part.num_rows
+            first += part.num_rows
 
 
 def _write_rows(form: Form, path: Path, total: int, shard_rows: int, writer: ArtifactWriter) -> Iterator[str]:
     """Write the rows into files of at most `shard_rows` and yield the name of each as it is finished."""
-    from itertools import islice
-
-    import pyarrow as pa
+    from itertools import groupby
 
     from recipe_core.progress import progress
-    from recipe_core.records import TASK_SCHEMA, TRAJECTORY_SCHEMA, read_rows, write_rows
+
+    shards = -(-total // shard_rows)
+    groups = groupby(_batches(path, form.columns, shard_rows), key=lambda numbered: numbered[0] // shard_rows)
+    paths = _Paths(path)
+    with progress(total, "export-data") as bar:
+        for shard, batches in groups:
+            name = f"data/train-{shard:05d}-of-{shards:05d}.{form.suffix}"
+            write = _write_lines if form.line else _write_table
+            for done in write(form, writer.path(name), paths, batches):
+                bar.advance(done)
+            yield name
+
+
+class _Paths:
+    """Refuses paths that who unpacks tasks must not follow: out of the folder, or the same for two different tasks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: dict[str, int] = {}
+
+    def check(self, batch: pa.RecordBatch, first: int) -> None:
+        """Go through the tasks of a batch; raises BadInput."""
+        import hashlib
+
+        paths, binaries = batch.column("path").to_pylist(), batch.column("task_binary")
+        for number, path, binary in zip(count(first), paths, binaries, strict=False):
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise BadInput(f"{self.path}: row {number} has the path {path!r}, which leaves the folder; correct it")
+            digest = int.from_bytes(hashlib.blake2b(binary.as_buffer(), digest_size=8).digest())
+            if self._seen.setdefault(path, digest) != digest:
+                raise BadInput(
+                    f"{self.path}: row {number} has the path {path!r} of another task; give each task a path of its own"
+                )
+
+
+def _write_table(form: Form, path: Path, paths: _Paths, batches: Iterator[tuple[int, pa.RecordBatch]]) -> Iterator[int]:
+    import pyarrow as pa
+
+    from export_data.forms import published_batch
+    from recipe_core.records import TASK_SCHEMA, TRAJECTORY_SCHEMA
 
     known = TASK_SCHEMA if form.reads == "tasks.parquet" else TRAJECTORY_SCHEMA
     schema = pa.schema([known.field(name) for name in form.columns])
-    published = (form.convert(row) for row in read_rows(path, form.columns))
-    shards = -(-total // shard_rows)
-    with progress(total, "export-data") as bar:
-        for shard in range(shards):
-            name = f"data/train-{shard:05d}-of-{shards:05d}.{form.suffix}"
-            rows = islice(published, shard_rows)
-            if form.suffix == "parquet":
-                bar.advance(write_rows(writer.path(name), schema, rows))
-            else:
-                with writer.path(name).open("w") as stream:
-                    for row in rows:
-                        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-                        bar.advance()
-            yield name
+    with _ParquetShard(path, schema) as shard:
+        for first, batch in batches:
+            published = published_batch(batch, schema, str(paths.path), first)
+            if form.reads == "tasks.parquet":
+                paths.check(published, first)
+            shard.write(published)
+            yield batch.num_rows
+
+
+def _write_lines(form: Form, path: Path, paths: _Paths, batches: Iterator[tuple[int, pa.RecordBatch]]) -> Iterator[int]:
+    from export_data.forms import Conversations
+
+    assert form.line is not None
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for first, batch in batches:
+            turns = Conversations(batch.column("conversations"), str(paths.path), first)
+            for number, name, row in zip(count(first), batch.column("trial_name").to_pylist(), turns, strict=False):
+                try:
+                    line = form.line(name, row)
+                except BadInput as error:
+                    raise BadInput(f"{paths.path}: row {number}: {error}") from None
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            yield batch.num_rows
 
 
 main = entry(build_parser, run)

@@ -1,1 +1,1 @@
-"""Keep trajectories by turns, outcome and error class."""
+"""Keep trajectories by turns, outcome and error class, and a random part of them."""

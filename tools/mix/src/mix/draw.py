@@ -1,12 +1,12 @@
 """Which rows a mix draws: pure functions over task ids and sources.
 
-Every decision depends on the set of candidates and the seed alone. Where an order is needed, sources go by name and the
-rows of a source by rank, a hash of the seed and the row's task id.
+Every decision depends on the set of candidates and the seed alone. Where an order is needed, sources go by name unless
+an order of theirs is given, and the rows of a source by rank, a hash of the seed and the row's task id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count, islice
@@ -39,37 +39,70 @@ class Drawn:
 
 
 def equal_shares(rows: int, sources: Sequence[str]) -> dict[str, int]:
-    """Divide `rows` equally; the remainder goes, one row each, to the first sources by name.
+    """Divide `rows` equally; the remainder goes, one row each, to the first sources.
 
     >>> equal_shares(8, ["b", "c", "a"])
-    {'a': 3, 'b': 3, 'c': 2}
+    {'b': 3, 'c': 3, 'a': 2}
     """
     share, remainder = divmod(rows, len(sources))
-    return {source: share + (index < remainder) for index, source in enumerate(sorted(sources))}
+    return {source: share + (index < remainder) for index, source in enumerate(sources)}
 
 
 def weighted_shares(rows: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """Divide `rows` in proportion to weights by the largest-remainder method (Hamilton); ties go to the first by name.
+    """Divide `rows` in proportion to weights by the largest-remainder method (Hamilton); ties go to the first.
 
     >>> weighted_shares(10, {"a": 2, "b": 1})
     {'a': 7, 'b': 3}
+    >>> weighted_shares(3, {"b": 1, "a": 1})
+    {'b': 2, 'a': 1}
     """
-    exact = {source: Fraction(weight) for source, weight in sorted(weights.items())}
+    exact = {source: Fraction(weight) for source, weight in weights.items()}
     total = sum(exact.values())
     quotas = {source: rows * weight / total for source, weight in exact.items()}
     shares = {source: int(quota) for source, quota in quotas.items()}
-    by_remainder = sorted(shares, key=lambda source: (shares[source] - quotas[source], source))
+    by_remainder = sorted(shares, key=lambda source: shares[source] - quotas[source])
     for source in by_remainder[: rows - sum(shares.values())]:
         shares[source] += 1
     return shares
 
 
+def choose_sources(sources: Collection[str], order: Sequence[str] | None, top: int | None) -> list[str]:
+    """Return the sources that are drawn from, in their order.
+
+    Args:
+        sources: the sources of the inputs.
+        order: names, the first first; None is by name. Without `top` it has to name every source.
+        top: take only so many, the first of `order`; what the order does not name is then left out too.
+
+    Raises:
+        BadInput: a name to be taken that is no source, a source that the order lacks, or an order shorter than `top`.
+
+    >>> choose_sources({"a", "b", "c"}, ["c", "a"], 1)
+    ['c']
+    """
+    if order is None:
+        return sorted(sources)
+    if top is not None and top > len(order):
+        raise BadInput(f"--top {top} is more than the {len(order)} names of the order; lower it")
+    taken = list(order[:top])
+    for name in taken:
+        if name not in sources:
+            raise BadInput(f"the order names {name!r}, which is no source of the inputs{_hint(name, sources)}")
+    for source in sorted(sources):
+        if top is None and source not in order:
+            raise BadInput(f"the order lacks the source {source!r}; add it, or say by --top how many names to take")
+    return taken
+
+
+def _hint(name: str, sources: Collection[str]) -> str:
+    return nearest(name, sorted(sources)) or f"; the sources are {', '.join(sorted(sources))}"
+
+
 def check_weights(weights: Mapping[str, float], sources: Sequence[str]) -> None:
-    """Raise BadInput unless the weights name exactly the sources there are, and some weight is above zero."""
+    """Raise BadInput unless the weights name exactly the sources drawn from, and some weight is above zero."""
     for name in sorted(weights):
         if name not in sources:
-            hint = nearest(name, list(sources)) or f"; the sources are {', '.join(sorted(sources))}"
-            raise BadInput(f"--weights names {name!r}, which is no source of the inputs{hint}")
+            raise BadInput(f"--weights names {name!r}, which is no source drawn from{_hint(name, sources)}")
     for source in sorted(sources):
         if source not in weights:
             raise BadInput(f"--weights has no weight for the source {source!r}; add {source}=0 to leave it out")
@@ -94,13 +127,13 @@ def passes(task_ids: Sequence[str], seed: int, repeat: bool) -> Iterator[Pick]:
 
 
 def take_turns(queues: Mapping[str, Sequence[str]], rows: int) -> list[str]:
-    """Take one id a source in turn, sources by name, until `rows` are taken; an exhausted source is passed over.
+    """Take one id a source in turn until `rows` are taken; an exhausted source is passed over.
 
     >>> take_turns({"b": ["b1"], "a": ["a1", "a2", "a3"]}, 4)
-    ['a1', 'b1', 'a2', 'a3']
+    ['b1', 'a1', 'a2', 'a3']
     """
     rounds = max((len(queue) for queue in queues.values()), default=0)
-    turns = (queues[source][turn] for turn in range(rounds) for source in sorted(queues) if turn < len(queues[source]))
+    turns = (queue[turn] for turn in range(rounds) for queue in queues.values() if turn < len(queue))
     return list(islice(turns, rows))
 
 
@@ -110,6 +143,7 @@ def draw(
     method: str,
     rows: int | None,
     seed: int,
+    order: Sequence[str] | None = None,
     weights: Mapping[str, float] | None = None,
     cap: int | None = None,
     with_replacement: bool = False,
@@ -121,6 +155,7 @@ def draw(
         method: one of `METHODS`.
         rows: rows wanted in all; None, for `concatenate` only, means all there are.
         seed: the step's seed.
+        order: every source once, for turns and remainders; None is by name.
         weights: by source, for `weights`.
         cap: most distinct tasks a source may give.
         with_replacement: repeat a source's tasks when its quota is larger than the source; `shares` and `weights` only.
@@ -132,7 +167,8 @@ def draw(
         raise ValueError(f"method is one of {METHODS}, not {method!r}")
     if method == "weights":
         check_weights(weights or {}, list(sources))
-    offered = {source: ranked(task_ids, seed)[:cap] for source, task_ids in sources.items() if task_ids}
+    order = sorted(sources) if order is None else order
+    offered = {source: ranked(sources[source], seed)[:cap] for source in order if sources[source]}
     if method == "concatenate":
         everything = ranked([task_id for task_ids in offered.values() for task_id in task_ids], seed)
         kept = everything[:rows]
@@ -144,7 +180,10 @@ def draw(
         turns = take_turns(offered, rows)
         missing = {"all": rows - len(turns)} if rows > len(turns) else {}
         return Drawn([Pick(task_id, 0) for task_id in turns], missing)
-    quotas = weighted_shares(rows, weights or {}) if method == "weights" else equal_shares(rows, list(sources))
+    if method == "weights":
+        quotas = weighted_shares(rows, {source: (weights or {})[source] for source in order})
+    else:
+        quotas = equal_shares(rows, order)
     return _fill(offered, quotas, seed, with_replacement)
 
 

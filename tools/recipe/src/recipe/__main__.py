@@ -1,7 +1,7 @@
 """Check recipe files and show what they build.
 
     recipe check demo          read workflow/recipes/demo.yaml, say in one line what is wrong with it
-    recipe plan demo           every step with its key and what of it is built
+    recipe plan demo           every step with its key, what of it is built, its rows, tokens, GPU hours and disk
     recipe digests demo        a line for each built file of each step: to compare two builds with diff
     recipe link demo           point results/recipes/demo/<stage>/<step> at the artifacts
     recipe schema              the JSON schema of recipe files
@@ -17,7 +17,8 @@ import os
 import sys
 from pathlib import Path
 
-from recipe.plan import PlannedStep, artifact_path, load_plan, load_plans, report_key
+from recipe.estimate import ASSUMED, Estimator
+from recipe.plan import PlannedStep, artifact_path, load_plan, load_plans, load_rank, report_key
 from recipe.schema import RecipeFile
 from recipe_core.artifact import is_artifact, open_artifact
 from recipe_core.cli import Parser, entry
@@ -37,11 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (
         ("check", "check recipe files"),
-        ("plan", "show every step and what of it is built"),
+        ("plan", "show every step, what of it is built, and what it is estimated to cost"),
         ("digests", "print the SHA-256 of every file of every step, to compare two builds with diff"),
         ("link", "point results/recipes/<recipe>/ at the artifacts"),
     ):
-        command = commands.add_parser(name, help=text, description=text)
+        told = f"{text}\n\n{ASSUMED}" if name == "plan" else text
+        command = commands.add_parser(name, help=text, description=told)
         command.add_argument("recipe", nargs="+" if name == "check" else None, help="a recipe's name or file")
         if name != "check":
             command.add_argument("--cell", default="", metavar="CELL", help="which recipe of a grid")
@@ -50,20 +52,59 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def show_plan(name: str, steps: dict[str, PlannedStep]) -> None:
-    """Print a table of the steps, in the order they are built."""
+    """Print a table of the steps, in the order they are built, with what each is estimated to cost."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"recipe {name}")
-    for column in ("step", "key", "rows", "made from", "parameters"):
-        table.add_column(column, overflow="fold")
+    for column in ("step", "key", "state"):
+        table.add_column(column, no_wrap=True)
+    for column in ("rows", "tokens", "GPU hours", "disk"):
+        table.add_column(column, justify="right", no_wrap=True)
+    estimator = Estimator(steps.values())
     for step in steps.values():
-        rows = "to build"
-        if is_artifact(step.artifact):
-            rows = str(open_artifact(step.artifact).manifest["rows_out"])
-        sources = " ".join(path.name for paths in step.inputs.values() for path in paths)
-        table.add_row(step.name, step.key, rows, sources, " ".join(step.flags))
-    Console().print(table)
+        cost = estimator.cost(step)
+        rows = f"{'≤ ' if cost.bound else ''}{cost.rows:,.0f}"
+        built = is_artifact(step.artifact)
+        if built:
+            rows = f"{open_artifact(step.artifact).manifest['rows_out']:,}"
+        table.add_row(
+            step.name,
+            step.key,
+            "built" if built else "to build",
+            rows,
+            amount(cost.tokens),
+            f"{cost.gpu_hours:,.1f}" if cost.gpu_hours else "",
+            amount(cost.disk_bytes, "B"),
+        )
+    # A key that is cut helps nobody, so the table is wider than a narrow terminal rather than cut.
+    Console(width=max(Console().width, 110)).print(table)
+    show_total({step.key: step for step in steps.values()}, estimator)
+
+
+def show_total(steps: dict[str, PlannedStep], estimator: Estimator) -> None:
+    """Print how many jobs there are and what they are estimated to cost together."""
+    total = estimator.total()
+    missing = sum(not is_artifact(step.artifact) for step in steps.values())
+    print(
+        f"{len(steps)} steps, {missing} of them to build, a job each; estimated {'at most ' if total.bound else ''}"
+        f"{amount(total.tokens) or 'no'} model tokens, {total.gpu_hours:,.1f} GPU hours, "
+        f"{amount(total.disk_bytes, 'B')} of disk (recipe plan --help says from what)"
+    )
+
+
+def amount(value: float, unit: str = "") -> str:
+    """Return a count in thousands, millions and so on; nothing for 0.
+
+    >>> amount(1234567)
+    '1.23 M'
+    """
+    if not value:
+        return ""
+    for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g} {prefix}{unit}"
+    return f"{value:.0f} {unit}".rstrip()
 
 
 def show_cells(plans: dict[str, dict[str, PlannedStep]]) -> None:
@@ -72,14 +113,15 @@ def show_cells(plans: dict[str, dict[str, PlannedStep]]) -> None:
     from rich.table import Table
 
     table = Table("recipe", "steps", "of no recipe above it", "to build")
-    seen: set[str] = set()
+    seen: dict[str, PlannedStep] = {}
     for name, steps in plans.items():
-        keys = {step.key for step in steps.values()}
+        keyed = {step.key: step for step in steps.values()}
         missing = [step for step in steps.values() if not is_artifact(step.artifact)]
-        table.add_row(name, str(len(steps)), str(len(keys - seen)), str(len(missing)))
-        seen |= keys
+        table.add_row(name, str(len(steps)), str(len(keyed.keys() - seen.keys())), str(len(missing)))
+        seen |= keyed
     Console().print(table)
     print(f"{len(plans)} recipes, {sum(map(len, plans.values()))} steps, {len(seen)} of them distinct")
+    show_total(seen, Estimator(seen.values()))
 
 
 def show_digests(steps: dict[str, PlannedStep]) -> None:
@@ -122,6 +164,20 @@ def link_artifacts(name: str, steps: dict[str, PlannedStep]) -> None:
         _point(home / file, report / file)
 
 
+def link_rank(path: Path, plans: dict[str, dict[str, PlannedStep]]) -> None:
+    """Make the pointer to the ranking of a grid's recipes.
+
+    Raises:
+        BadInput: the file asks for none, or it is not built.
+    """
+    rank = load_rank(path, plans)
+    if rank is None:
+        raise BadInput(f"{path}: is a grid without `rank`; say which of its recipes with --cell")
+    if not is_artifact(rank.artifact):
+        raise BadInput(f"{rank.artifact}: not built, so nothing was linked; run `make build RECIPE={path.stem}`")
+    _point(Path("results") / "recipes" / path.stem / "rank.json", rank.artifact / "rank.json")
+
+
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks."""
     if args.command == "schema":
@@ -131,11 +187,14 @@ def run(args: argparse.Namespace) -> None:
         for name in args.recipe:
             path = recipe_path(name)
             plans = load_plans(path)
+            load_rank(path, plans)
             keys = {step.key for plan in plans.values() for step in plan.values()}
             recipes = f"{len(plans)} recipes, " if len(plans) > 1 else ""
             print(f"{path}: {recipes}{len(keys)} steps, no errors")
     elif args.command == "plan" and not args.cell and len(plans := load_plans(recipe_path(args.recipe))) > 1:
         show_cells(plans)
+    elif args.command == "link" and not args.cell and len(plans := load_plans(recipe_path(args.recipe))) > 1:
+        link_rank(recipe_path(args.recipe), plans)
     else:
         path = recipe_path(args.recipe)
         steps = load_plan(path, args.cell)

@@ -16,7 +16,11 @@ from recipe_core.errors import BadInput, nearest
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
-class _Loader(yaml.SafeLoader):
+# The C parser reads the grids of the papers in a tenth of the time; wheels of PyYAML have it.
+_SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
     """Refuses a mapping that has a key twice, of which YAML readers silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -83,12 +87,49 @@ def read_extended(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise BadInput(f"{path}: extends: expected the name of a recipe, got {base!r}")
     below = read_extended(path.with_name(f"{base}.yaml"), (*chain, path))
-    # A grid is of the recipe that states it; its name and description too.
-    for key in ("grid", "recipe", "description"):
+    # A ranking is of the recipe that states it; its name and description too.
+    for key in ("rank", "recipe", "description"):
         below.pop(key, None)
-    # What is null in a grid is for its cells to remove, not for this merge.
-    grid = {"grid": raw.pop("grid")} if "grid" in raw else {}
-    return {**merge(below, raw), **grid}
+    grid = merge_grid(below.pop("grid", None), raw.pop("grid", {}))
+    return merge(below, raw) | ({} if grid is None else {"grid": grid})
+
+
+def merge_grid(base: Any, change: Any) -> Any:
+    """Return a grid changed by another: axes and their variants by name, null removes one.
+
+    What is null inside a variant stays: it is for the variant's recipes to remove.
+
+    >>> merge_grid({"scale": {"1k": {"mix": {"rows": 1}}, "2k": {}}}, {"scale": {"1k": {"mix": None}, "2k": None}})
+    {'scale': {'1k': {'mix': None}}}
+    """
+    if not isinstance(change, dict):
+        return change
+    # A grid of another shape is left for `cells` to refuse.
+    merged = copy.deepcopy(base) if isinstance(base, dict) else {}
+    for axis, variants in change.items():
+        if variants is None:
+            merged.pop(axis, None)
+            continue
+        if not isinstance(variants, dict) or not isinstance(merged.get(axis), dict):
+            merged[axis] = variants
+            continue
+        for name, stages in variants.items():
+            if stages is None:
+                merged[axis].pop(name, None)
+            elif isinstance(stages, dict) and isinstance(merged[axis].get(name), dict):
+                merged[axis][name] = _overlay(merged[axis][name], stages)
+            else:
+                merged[axis][name] = stages
+    return merged or None
+
+
+def _overlay(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping changed by another, mappings key by key; null is a value like others."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = _overlay(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def cells(raw: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
@@ -99,14 +140,16 @@ def cells(raw: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
         where: the file, for errors.
 
     Returns:
-        Recipes without `grid`; a file without one gives a single recipe of the name "".
+        Recipes without `grid` and `rank`; a file without a grid gives a single recipe of the name "".
 
     Raises:
-        BadInput: a grid of another shape.
+        BadInput: a grid of another shape, or a ranking without one.
     """
-    plain = {key: value for key, value in raw.items() if key != "grid"}
+    plain = {key: value for key, value in raw.items() if key not in ("grid", "rank")}
     grid = raw.get("grid")
     if grid is None:
+        if "rank" in raw:
+            raise BadInput(f"{where}: rank: compares the recipes of a grid, and there is no grid; give one or drop it")
         return {"": plain}
     if not isinstance(grid, dict) or not grid:
         raise BadInput(f"{where}: grid: expected axes, each a mapping of variants to what they change in stages")

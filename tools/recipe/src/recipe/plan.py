@@ -21,9 +21,9 @@ KEY_DIGITS = 12
 # Flags that take one word for each of several values; others take them in one, with commas.
 _SEVERAL_WORDS = {"benchmarks"}
 # What flags take that are not named after it.
-_ACCEPTED = {"rows": ("tasks", "trajectories")}
+_ACCEPTED = {"rows": ("tasks", "trajectories"), "held-out": ("tasks",)}
 # Rules of the workflow beside the stages'; a recipe is a rule too, so it cannot have the name of one.
-_RULES = {*STAGES, "report", "link"}
+_RULES = {*STAGES, "report", "rank", "link", "ablations"}
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ def _sources(planned: Mapping[str, PlannedStep], artifact: Path) -> set[str]:
     return set().union(*above, {step.name} if step.stage == "source-tasks" else set())
 
 
-# Stages whose rows carry a date; for the others the recipe's date decides nothing and is no part of the key.
-DATED_STAGES = ("rollout", "train-rl", "evaluate")
+# Stages whose rows or card carry a date; for the others the recipe's date decides nothing and is no part of the key.
+DATED_STAGES = ("rollout", "answers", "export-data", "train-rl", "evaluate")
 
 
 def _keyed(recipe: Recipe, name: str, step: Step, inputs: dict[str, list[PlannedStep]]) -> PlannedStep:
@@ -241,6 +241,55 @@ def load_plan(path: Path, cell: str = "") -> dict[str, PlannedStep]:
         hint = nearest(cell, known) or f"; it has {', '.join(known[:5])}{' …' if len(known) > 5 else ''}"
         raise BadInput(f"{path}: no recipe {name!r} in it{hint}" if known != [""] else f"{path}: has no cells")
     return plans[name]
+
+
+@dataclass(frozen=True)
+class PlannedRank:
+    """The ranking of a grid's recipes.
+
+    Attributes:
+        key: short digest of what is ranked.
+        seed: the recipe's, for the intervals.
+        candidates: each recipe's evaluation, by the part of the recipe's name behind the file's.
+    """
+
+    key: str
+    seed: int
+    candidates: dict[str, Path]
+
+    @property
+    def artifact(self) -> Path:
+        """The artifact's folder, relative to the project."""
+        return artifact_path("rank", self.key)
+
+
+def load_rank(path: Path, plans: Mapping[str, Mapping[str, PlannedStep]]) -> PlannedRank | None:
+    """Return the ranking that a recipe file asks for, or None.
+
+    Args:
+        path: the file.
+        plans: its recipes, as :func:`load_plans` returns them.
+
+    Raises:
+        BadInput: it ranks by what is no evaluation of every recipe, or there is only one recipe.
+    """
+    by = read_extended(path).get("rank")
+    if by is None:
+        return None
+    if not isinstance(by, str) or not by.startswith("evaluate/"):
+        raise BadInput(f"{path}: rank: expected an evaluation such as evaluate/sft, got {by!r}")
+    candidates: dict[str, PlannedStep] = {}
+    for name, steps in plans.items():
+        if by not in steps:
+            hint = nearest(by, list(steps)) or ""
+            raise BadInput(f"{path}: rank: {name} has no step {by!r}{hint}")
+        candidates[name.partition("/")[2]] = steps[by]
+    if len(candidates) < 2:
+        raise BadInput(f"{path}: rank: the grid has one recipe, which there is nothing to rank against")
+    seed = min(step.seed for step in candidates.values())
+    identity = {"stage": "rank", "seed": seed, "candidates": {name: step.key for name, step in candidates.items()}}
+    folders = {name: step.artifact for name, step in candidates.items()}
+    return PlannedRank(value_digest(identity)[:KEY_DIGITS], seed, folders)
 
 
 def report_key(recipe: str, steps: dict[str, PlannedStep]) -> str:

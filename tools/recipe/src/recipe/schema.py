@@ -66,21 +66,51 @@ class Step(BaseModel):
         return dict(sorted(values.items()))
 
 
+# Sources that make their tasks themselves; the others read what `input` names.
+MADE_HERE = ("shell", "humaneval", "pybugs", "quantities")
+
+
 class SourceTasks(Step):
     """Make the tasks of one source."""
 
     produces = "tasks"
-    source: Literal["shell", "humaneval", "pybugs", "nl2bash", "inferredbugs", "folder", "hf", "jsonl"]
-    split: Literal["train", "test"] = "train"
+    source: Literal[
+        "shell",
+        "humaneval",
+        "pybugs",
+        "quantities",
+        "swe-smith",
+        "issue-tasks",
+        "superuser",
+        "tezos",
+        "codegolf",
+        "physics",
+        "pymethods2test",
+        "r2egym",
+        "nemotron-code",
+        "inferredbugs",
+        "freelancer",
+        "code-contests",
+        "nl2bash",
+        "questions",
+        "folder",
+        "hf",
+        "jsonl",
+    ]
+    split: Literal["train", "test", "all"] = "train"
     count: Count
     families: list[str] | None = None
     input: str | None = None
 
     @model_validator(mode="after")
     def _input_where_it_is_read(self) -> SourceTasks:
-        if (self.input is None) != (self.source in ("shell", "humaneval", "pybugs")):
+        if (self.input is None) != (self.source in MADE_HERE):
             need = "takes no" if self.input is not None else "needs"
             raise ValueError(f"source {self.source} {need} `input`")
+        if self.split == "all" and self.input is None:
+            raise ValueError(
+                f"split all is for what `input` names; source {self.source} makes tasks of train or of test"
+            )
         return self
 
 
@@ -95,6 +125,8 @@ class Mix(Step):
     weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     cap: Count | None = None
     with_replacement: bool | None = None
+    order: list[str] | None = None
+    top: Count | None = None
 
     @model_validator(mode="after")
     def _rows_to_divide(self) -> Mix:
@@ -103,6 +135,16 @@ class Mix(Step):
         if (self.weights is None) == (self.method == "weights"):
             raise ValueError("`weights` and method weights belong together")
         return self
+
+
+def check_selection(step: Any) -> None:
+    """Raise ValueError where the keys of a filter ask for nothing, or for two things."""
+    if step.rows is not None and step.fraction is not None:
+        raise ValueError("`rows` and `fraction` both say how many to keep; give one of them")
+    if (step.keep is None) != (step.rows is None and step.fraction is None):
+        raise ValueError("`keep` needs `rows` or `fraction`, and they need `keep`")
+    if step.keep is None and step.min is None and step.max is None:
+        raise ValueError("nothing to filter by; give `keep` with `rows` or `fraction`, or `min`, or `max`")
 
 
 class FilterLength(Step):
@@ -120,12 +162,79 @@ class FilterLength(Step):
 
     @model_validator(mode="after")
     def _something_to_filter_by(self) -> FilterLength:
-        if self.rows is not None and self.fraction is not None:
-            raise ValueError("`rows` and `fraction` both say how many to keep; give one of them")
-        if (self.keep is None) != (self.rows is None and self.fraction is None):
-            raise ValueError("`keep` needs `rows` or `fraction`, and they need `keep`")
-        if self.keep is None and self.min is None and self.max is None:
-            raise ValueError("nothing to filter by; give `keep` with `rows` or `fraction`, or `min`, or `max`")
+        check_selection(self)
+        return self
+
+
+class Asking(Step):
+    """How a teacher is asked; shared by the stages that ask one."""
+
+    references = {"from_": "tasks", "model": "model"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    teacher: Literal["reference"] | None = None
+    model: StepReference | None = None
+    endpoint: str | None = None
+    model_name: str | None = None
+    api_key_env: str | None = None
+    extra_body: dict[str, JsonValue] | None = None
+    max_model_len: Count | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: int | None = None
+    max_tokens: Count | None = None
+    concurrency: Count | None = None
+    requests_per_minute: Positive | None = None
+    retries: Annotated[int, Field(ge=0)] | None = None
+    request_timeout: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> Asking:
+        given = sum(choice is not None for choice in (self.teacher, self.model, self.endpoint))
+        if given > 1 or (not given and self.needs_teacher()):
+            raise ValueError("takes one of teacher, model, endpoint")
+        if (self.endpoint is None) != (self.model_name is None):
+            raise ValueError("`endpoint` and `model-name` belong together")
+        if self.api_key_env is not None and self.endpoint is None:
+            raise ValueError("`api-key-env` belongs to `endpoint`")
+        return self
+
+    def needs_teacher(self) -> bool:
+        """Whether the step asks anything."""
+        return True
+
+
+class Score(Asking):
+    """Measure tasks: signals that filters select by."""
+
+    produces = "tasks"
+    method: Literal["response-length", "difficulty", "ask-llm", "embedding", "fasttext", "random"]
+    column: str | None = None
+    positives: str | None = None
+    negatives: str | None = None
+    prompt_file: str | None = None
+
+    def needs_teacher(self) -> bool:
+        """Whether the method asks a model."""
+        return self.method not in ("random", "fasttext")
+
+
+class FilterTasks(Step):
+    """Keep tasks by a signal."""
+
+    produces = "tasks"
+    references = {"from_": "tasks"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    column: str
+    keep: Literal["highest", "lowest"] | None = None
+    rows: Count | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    min: float | None = None
+    max: float | None = None
+    within_source: bool | None = None
+
+    @model_validator(mode="after")
+    def _something_to_filter_by(self) -> FilterTasks:
+        check_selection(self)
         return self
 
 
@@ -147,16 +256,44 @@ class Decontaminate(Step):
     """Drop tasks that a benchmark holds too, or nearly."""
 
     produces = "tasks"
-    references = {"from_": "tasks"}
+    references = {"from_": "tasks", "held_out": "held-out"}
     from_: Annotated[StepReferences, Field(max_length=1)]
-    benchmarks: Annotated[list[str], Field(min_length=1)]
+    benchmarks: Annotated[list[str], Field(min_length=1)] | None = None
+    held_out: StepReferences | None = None
     benchmark_column: str | None = None
     method: Literal["openthoughts3", "agent", "ngram", "indel"] | None = None
     column: str | None = None
     ngram: Count | None = None
     similarity: Annotated[float, Field(gt=0, le=100)] | None = None
-    tokenizer: Literal["words"] | None = None
+    tokenizer: str | None = None
     max_share: Share | None = None
+
+    @field_validator("held_out", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _something_to_compare_with(self) -> Decontaminate:
+        if self.benchmarks is None and self.held_out is None:
+            raise ValueError("takes `benchmarks` (files), `held-out` (steps that make evaluation tasks), or both")
+        return self
+
+
+class Augment(Asking):
+    """Rewrite the instructions of tasks."""
+
+    produces = "tasks"
+    method: Literal["rewrite", "harden", "constrain", "hints"]
+    copies: Count | None = None
+    rows: Count | None = None
+    keep_original: bool | None = None
+
+    @model_validator(mode="after")
+    def _how_many(self) -> Augment:
+        if (self.copies is None) == (self.rows is None):
+            raise ValueError("takes one of copies, rows")
+        return self
 
 
 class Upsample(Step):
@@ -220,6 +357,22 @@ class Rollout(ModelTrials):
     teacher: Literal["reference"] | None = None
 
 
+class Answers(Asking):
+    """Sample answers to questions from a teacher, and filter them."""
+
+    produces = "trajectories"
+    samples: Count | None = None
+    system: str | None = None
+    question_suffix: str | None = None
+    filter: Literal["none", "random", "length", "majority", "llm", "verifier"] | None = None
+    keep_per_question: Count | None = None
+    prefer: Literal["longest", "shortest"] | None = None
+    min_answer_tokens: Count | None = None
+    max_answer_tokens: Count | None = None
+    time_limit: Count | None = None
+    keep_cut: bool | None = None
+
+
 class FilterTurns(Step):
     """Keep trajectories by turns, outcome and error class."""
 
@@ -230,6 +383,9 @@ class FilterTurns(Step):
     outcome: Literal["success", "any"] | None = None
     drop_errors: list[Literal["timeout", "parse", "context", "output_length"]] | None = None
     drop_subagents: bool | None = None
+    rows: Count | None = None
+    tokens: Count | None = None
+    tokenizer: str | None = None
 
 
 class ExportData(Step):
@@ -250,6 +406,8 @@ class InitModel(Step):
     references = {"from_": "trajectories"}
     from_: Annotated[StepReferences, Field(max_length=1)] | None = None
     pretrained: Literal["smollm2"] | None = None
+    hub: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")] | None = None
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     vocab_size: Annotated[int, Field(ge=300)] | None = None
     hidden_size: Count | None = None
     layers: Count | None = None
@@ -261,9 +419,11 @@ class InitModel(Step):
 
     @model_validator(mode="after")
     def _one_beginning(self) -> InitModel:
-        if (self.from_ is None) == (self.pretrained is None):
-            raise ValueError("takes either `from` (trajectories for a tokenizer) or `pretrained`")
-        if self.pretrained and set(self.parameters()) != {"pretrained"}:
+        if sum(start is not None for start in (self.from_, self.pretrained, self.hub)) != 1:
+            raise ValueError("takes one of `from` (trajectories for a tokenizer), `pretrained`, `hub`")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("`hub` and `revision` belong together")
+        if self.from_ is None and set(self.parameters()) - {"pretrained", "hub", "revision"}:
             raise ValueError("a pretrained model has its own shape; leave the other keys out")
         return self
 
@@ -329,11 +489,15 @@ class Stages(BaseModel):
 
     source_tasks: dict[str, SourceTasks] = {}
     mix: dict[str, Mix] = {}
+    score: dict[str, Score] = {}
     filter_length: dict[str, FilterLength] = {}
+    filter_tasks: dict[str, FilterTasks] = {}
     dedup: dict[str, Dedup] = {}
     decontaminate: dict[str, Decontaminate] = {}
+    augment: dict[str, Augment] = {}
     upsample: dict[str, Upsample] = {}
     rollout: dict[str, Rollout] = {}
+    answers: dict[str, Answers] = {}
     filter_turns: dict[str, FilterTurns] = {}
     export_data: dict[str, ExportData] = {}
     init_model: dict[str, InitModel] = {}
@@ -368,4 +532,8 @@ class RecipeFile(Recipe):
     grid: dict[str, dict[str, dict[str, JsonValue]]] | None = Field(
         default=None,
         description="axes of variants, a variant being what it changes in `stages`: one recipe for each combination",
+    )
+    rank: StepReference | None = Field(
+        default=None,
+        description="the evaluation by which the recipes of the grid are ranked, such as evaluate/sft",
     )

@@ -34,6 +34,7 @@ from recipe_core.cli import Parser, above_zero, add_common, entry, iso_date, nat
 from recipe_core.errors import BadInput
 from recipe_core.progress import progress
 from recipe_core.records import ATTEMPTS, TRAJECTORY_SCHEMA, TableWriter, read_rows
+from recipe_core.tasks import check_runnable
 from recipe_core.terms import INFRASTRUCTURE
 from rollout.settings import REFERENCE, REFERENCE_ENDPOINT, Endpoint, Sampling, Settings, TrialRequest, requests_for
 
@@ -218,8 +219,13 @@ def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def check_tasks(path: Path, *, solution: bool) -> dict[str, int]:
+def check_tasks(path: Path, *, solution: bool, verdict: bool = False) -> dict[str, int]:
     """Read all tasks once and return, by id, the attempts that each row asks for itself: 1 but for upsampled tasks.
+
+    Args:
+        path: a `tasks.parquet`.
+        solution: whether reference solutions are needed.
+        verdict: whether verifiers' verdicts are.
 
     Raises:
         BadInput: a task that cannot be run, or that occurs twice.
@@ -228,6 +234,7 @@ def check_tasks(path: Path, *, solution: bool) -> dict[str, int]:
 
     attempts: dict[str, int] = {}
     for row in read_rows(path):
+        check_runnable(row, f"task {row['path']} ({row['task_id']})", verdict=verdict)
         checked_files(requests_for(row, 1)[0], solution=solution)
         if row["task_id"] in attempts:
             raise BadInput(

@@ -228,6 +228,7 @@ class _Runner:
             trace_source=REFERENCE if self._endpoint.is_reference else "main",
             date=self._settings.date,
             run_id=self._settings.run_id,
+            verifiable=request.verifiable,
         )
 
     async def _attempt(self, request: TrialRequest) -> TrialFacts:
@@ -281,7 +282,7 @@ class _Runner:
             environment=EnvironmentConfig(
                 import_path="rollout.environment:SandboxEnvironment", kwargs={"backend": settings.backend}
             ),
-            verifier=VerifierConfig(override_timeout_sec=settings.verifier_timeout_sec),
+            verifier=VerifierConfig(override_timeout_sec=settings.verifier_timeout_sec, disable=not request.verifiable),
         )
 
 

@@ -105,11 +105,13 @@ def trajectory_row(
     trace_source: str,
     date: str,
     run_id: str,
+    verifiable: bool = True,
 ) -> dict[str, Any]:
     """Return a row of `records.TRAJECTORY_SCHEMA`; it depends on the arguments alone (no clock, no random names)."""
     error_class, message = classify(facts)
-    reward = final_reward(facts, error_class)
-    result = {"timeout": "AgentTimeoutError", INFRASTRUCTURE: "InfrastructureError"}.get(error_class or "", str(reward))
+    reward = final_reward(facts, error_class) if verifiable else None
+    named = {"timeout": "AgentTimeoutError", INFRASTRUCTURE: "InfrastructureError"}
+    result = named.get(error_class or "", str(reward) if verifiable else "unverified")
     tokens = any(turn.completion_token_ids for turn in facts.turns)
     return {
         "agent": AGENT,

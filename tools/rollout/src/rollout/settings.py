@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from recipe_core.errors import BadInput, nearest
+from recipe_core.tasks import is_verifiable
 
 REFERENCE = "reference"
 BUILTIN = "builtin"
@@ -92,7 +93,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """One attempt at one task; `task_binary` is the packed task folder, `seed` overrides `Settings.seed`."""
+    """One attempt at one task.
+
+    `task_binary` is the packed task folder, `seed` overrides `Settings.seed`. The verifier of a task that is not
+    `verifiable` is not run, and the trial has no reward.
+    """
 
     task_id: str
     path: str
@@ -100,6 +105,7 @@ class TrialRequest:
     source: str
     attempt: int
     seed: int | None = None
+    verifiable: bool = True
 
     @property
     def name(self) -> str:
@@ -109,8 +115,9 @@ class TrialRequest:
 
 def requests_for(row: Mapping[str, Any], attempts: int) -> list[TrialRequest]:
     """Return the requests for a number of attempts at one row of a tasks artifact."""
+    verifiable = is_verifiable(row)
     return [
-        TrialRequest(row["task_id"], row["path"], row["task_binary"], row["source"], attempt)
+        TrialRequest(row["task_id"], row["path"], row["task_binary"], row["source"], attempt, verifiable=verifiable)
         for attempt in range(attempts)
     ]
 

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from recipe_core.artifact import write_atomically
 from recipe_core.errors import BadInput
 from recipe_core.records import read_rows
+from recipe_core.tasks import is_verifiable
 from rollout.engine import run_trials
 from rollout.settings import Endpoint, Settings, TrialRequest, from_json
 
@@ -56,6 +57,7 @@ def trial_requests(tasks: Path, trials: list[Mapping[str, Any]] | None) -> list[
                 row["source"],
                 int(trial.get("attempt", 0)),
                 trial.get("seed"),
+                is_verifiable(row),
             )
         )
     return requests

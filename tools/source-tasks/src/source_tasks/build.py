@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from recipe_core.artifact import value_digest
 from recipe_core.errors import BadInput
 from recipe_core.tasks import pack_files, read_files, task_id, task_row
-from source_tasks.source import Candidate, Rejected
+from source_tasks.source import Candidate, Rejected, identity
 
 # Sandboxes that may fail one after another before the run ends.
 SANDBOX_ATTEMPTS = 3
@@ -106,6 +106,8 @@ async def settle(candidate: Candidate, journal: Journal) -> Settled:
 
     if candidate.reason is not None:
         return Settled(candidate, candidate.reason)
+    if not candidate.validate:
+        return Settled(candidate, None)
     if found := journal.find(candidate):
         return found
     for attempt in range(SANDBOX_ATTEMPTS):
@@ -175,10 +177,25 @@ async def build(candidates: Iterator[Candidate], count: int, workers: int, journ
 
 
 def row(source: str, candidate: Candidate) -> dict[str, Any]:
-    """Return a candidate's task row; its path is a folder name that is unique in any mix of sources."""
+    """Return a candidate's task row; its path is a folder name that is unique in any mix of sources.
+
+    A question's row has the same columns, with the question as `instruction` and null as `task_binary`.
+    """
+    path = f"{source}-{candidate.family}-{identity(candidate)}"
+    if candidate.question is not None:
+        return {
+            "task_id": identity(candidate),
+            "path": path,
+            "task_binary": None,
+            "source": source,
+            "instruction": candidate.question,
+            "licence": candidate.licence,
+            "origin": candidate.origin,
+            "meta": json.dumps(candidate.meta, sort_keys=True, ensure_ascii=False),
+        }
     return task_row(
         candidate.files,
-        path=f"{source}-{candidate.family}-{task_id(candidate.files)}",
+        path=path,
         source=source,
         licence=candidate.licence,
         origin=candidate.origin,
@@ -189,14 +206,15 @@ def row(source: str, candidate: Candidate) -> dict[str, Any]:
 def rejected_row(source: str, candidate: Candidate, reason: str) -> dict[str, Any]:
     """Return a candidate's row of rejects.parquet; `task_id` and `task_binary` are null where it has no files."""
     files = candidate.files
-    name = task_id(files) if files else value_digest(candidate.meta)[:16]
+    known = bool(files) or candidate.question is not None
+    name = identity(candidate) if known else value_digest(candidate.meta)[:16]
     instruction = files["instruction.md"].content if "instruction.md" in files else b""
     return {
-        "task_id": task_id(files) if files else None,
+        "task_id": name if known else None,
         "path": f"{source}-{candidate.family}-{name}",
         "task_binary": pack_files(files) if files else None,
         "source": source,
-        "instruction": instruction.decode("utf-8", errors="replace").strip(),
+        "instruction": candidate.question or instruction.decode("utf-8", errors="replace").strip(),
         "licence": candidate.licence,
         "origin": candidate.origin,
         "meta": json.dumps(candidate.meta, sort_keys=True, ensure_ascii=False),

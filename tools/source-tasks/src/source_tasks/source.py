@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from recipe_core.tasks import TaskFile
+from recipe_core.artifact import value_digest
+from recipe_core.tasks import TaskFile, task_id
 
 # The digest is for people who run the tasks under Docker; the sandbox interprets the rest of the Dockerfile.
 BASE_IMAGE = "python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254"
@@ -35,6 +36,10 @@ class Candidate:
     `reason` is why it is no task where that is known without a sandbox; `files` then holds what there is of it, perhaps
     nothing. `foreign` marks a task folder that others wrote: what the sandbox cannot follow in its environment rejects
     the task, where in a folder that this package wrote it would be a bug.
+
+    `question` is the text of a question, which has no task folder: `files` is then empty. `validate` is false where the
+    sandbox has nothing to say: a question, a task that cannot be verified (`meta["verifiable"]` is false), or one whose
+    environment is a container image that the sandbox does not have (`meta["validated"]` is false).
     """
 
     family: str
@@ -45,6 +50,16 @@ class Candidate:
     refine: Callable[[], Awaitable[Candidate]] | None = field(default=None, compare=False)
     reason: str | None = None
     foreign: bool = False
+    question: str | None = None
+    validate: bool = True
+
+
+def identity(candidate: Candidate) -> str:
+    """Return the id of a candidate's row: 16 hex digits over its files, or over a question and what answers it."""
+    if candidate.question is None:
+        return task_id(candidate.files)
+    checks = {name: candidate.meta.get(name) for name in ("domain", "answer", "tests")}
+    return value_digest({"question": candidate.question, **checks})[:16]
 
 
 class Source(Protocol):
@@ -83,15 +98,28 @@ def script(content: str) -> TaskFile:
     return TaskFile(content.encode(), 0o755)
 
 
-def task_toml(source: str, family: str, *, agent_sec: int = 600, verifier_sec: int = 60) -> TaskFile:
-    """Return `task.toml`: limits of the agent, the verifier and the environment; no network for either."""
+def task_toml(
+    source: str,
+    family: str,
+    *,
+    agent_sec: int = 600,
+    verifier_sec: int = 60,
+    memory_mb: int = 1024,
+    storage_mb: int = 512,
+    verifiable: bool = True,
+) -> TaskFile:
+    """Return `task.toml`: limits of the agent, the verifier and the environment; no network for either.
+
+    A task that cannot be verified says so, `[metadata] verifiable = false`, so that its published form says it too.
+    """
+    note = "" if verifiable else "verifiable = false\n"
     return text(
         f"""schema_version = "1.4"
 
 [metadata]
 source = "{source}"
 family = "{family}"
-
+{note}
 [agent]
 timeout_sec = {agent_sec}.0
 
@@ -100,8 +128,8 @@ timeout_sec = {verifier_sec}.0
 
 [environment]
 cpus = 1
-memory_mb = 1024
-storage_mb = 512
+memory_mb = {memory_mb}
+storage_mb = {storage_mb}
 network_mode = "no-network"
 """
     )
@@ -127,3 +155,21 @@ else
 fi
 """
     )
+
+
+NOTHING_TO_VERIFY = """#!/bin/bash
+echo "This task has no tests: there is nothing to verify, and no reward is written." >&2
+"""
+
+
+def unverifiable(source: str, family: str, instruction: str, *, image: str = BASE_IMAGE) -> dict[str, TaskFile]:
+    """Return the Harbor task folder of a request that nothing can verify.
+
+    Its verifier says so and writes no reward file: 0 would claim a failure, 1 a success, and it knows of neither.
+    """
+    return {
+        "instruction.md": text(f"{instruction.strip()}\n"),
+        "task.toml": task_toml(source, family, agent_sec=1800, verifiable=False),
+        "environment/Dockerfile": text(f"FROM {image}\nWORKDIR /app\n"),
+        "tests/test.sh": script(NOTHING_TO_VERIFY),
+    }

@@ -24,6 +24,7 @@ from recipe_core.checkpoints import last_checkpoint, publish_model
 from recipe_core.cli import Parser, above_zero, add_common, entry, iso_date, positive, real, top_k
 from recipe_core.errors import BadInput
 from recipe_core.records import read_rows
+from recipe_core.tasks import check_runnable
 from train_rl.sampler import Sampler, SamplingSettings
 from train_rl.trainers import TRAINERS, Job
 
@@ -104,7 +105,11 @@ def run(args: argparse.Namespace) -> None:
     model, tasks = open_artifact(args.model), open_artifact(args.tasks)
     model.data("config.json")
     path = tasks.data("tasks.parquet")
-    task_ids = tuple(sorted(row["task_id"] for row in read_rows(path, ["task_id"])))
+    found = []
+    for row in read_rows(path, ["task_id", "path", "task_binary", "meta"]):
+        check_runnable(row, f"task {row['path']} ({row['task_id']})", verdict=True)
+        found.append(row["task_id"])
+    task_ids = tuple(sorted(found))
     make_job(args, task_ids, args.out)
     decisive = vars(args).copy()
     for name in ("model", "tasks", "out", "seed", "concurrency", "save_steps"):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from decontaminate.report import excerpt, render
 from decontaminate.rules import RULES
-from decontaminate.sets import choose_column, find_sets, read_prompts, sets_digest
 from recipe_core.errors import BadInput
+from recipe_core.prompts import choose_column, find_sets, read_prompts, sets_digest
 from recipe_core.records import write_rows
 
 
@@ -50,7 +50,7 @@ def test_prompts_of_every_kind_of_file(tmp_path):
         ("a.txt", b"\xff\xfe\n", "not UTF-8 text"),
         ("a.txt", b" \n", "no prompts"),
         ("a.parquet", b"PAR1 nonsense", "truncated or not a Parquet file"),
-        ("a.json", b"{}", "not a benchmark file; give .jsonl, .parquet or .txt"),
+        ("a.json", b"{}", "not a file of prompts; give .jsonl, .parquet or .txt"),
     ],
 )
 def test_a_bad_benchmark_is_one_line_that_says_where(name, content, message, tmp_path):

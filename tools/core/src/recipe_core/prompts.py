@@ -1,4 +1,4 @@
-"""Benchmark sets: files of prompts."""
+"""Sets of texts that tasks are compared with: files of prompts, folders of these, artifacts of evaluation tasks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recipe_core.artifact import file_digest
+from recipe_core.artifact import Artifact, file_digest
 from recipe_core.errors import BadInput, nearest
 
 COLUMNS = ("prompt", "question", "instruction", "problem_statement", "text")
 KINDS = (".jsonl", ".parquet", ".txt")
+# What a task folder asks.
+INSTRUCTION = "instruction.md"
 
 
 class Prompt(NamedTuple):
@@ -24,29 +26,58 @@ class Prompt(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """A set: its name (the file's, without the ending), its file, and the SHA-256 of that."""
+    """A set: its name, its files in order, and a SHA-256 over them."""
 
     name: str
-    path: Path
+    paths: tuple[Path, ...]
     digest: str
 
+    @property
+    def where(self) -> Path:
+        """The file, or the folder that holds the files, for errors."""
+        return self.paths[0] if len(self.paths) == 1 else self.paths[0].parent
 
-def find_sets(paths: Sequence[Path]) -> list[Benchmark]:
-    """Return the sets in order of name, whatever the order of the files.
+
+def find_sets(
+    paths: Sequence[Path], held_out: Sequence[Artifact] = (), *, flag: str = "--benchmarks"
+) -> list[Benchmark]:
+    """Return the sets in order of name, whatever the order they are given in.
+
+    Args:
+        paths: files of prompts, named without the ending, and folders of such files or of task folders.
+        held_out: artifacts of evaluation tasks, named `tasks-` and the start of their digest.
+        flag: what named the paths, for errors.
 
     Raises:
-        BadInput: a file that is missing or of another kind, or two with one name.
+        BadInput: a path that is missing or holds nothing of the kind, or two sets with one name.
     """
     sets: dict[str, Benchmark] = {}
     for path in paths:
-        if path.suffix not in KINDS:
-            raise BadInput(f"{path}: not a benchmark file; give {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-        if not path.is_file():
-            raise BadInput(f"{path}: no such file; correct the path of --benchmarks")
-        if path.stem in sets:
-            raise BadInput(f"{path}: names the set {path.stem!r} as {sets[path.stem].path} does; rename one of them")
-        sets[path.stem] = Benchmark(path.stem, path, file_digest(path))
+        found = _folder(path) if path.is_dir() else _file(path, flag)
+        if found.name in sets:
+            raise BadInput(f"{path}: names the set {found.name!r} as {sets[found.name].where} does; rename one of them")
+        sets[found.name] = found
+    for artifact in held_out:
+        name = f"tasks-{artifact.digest[:12]}"
+        sets[name] = Benchmark(name, (artifact.data("tasks.parquet"),), artifact.digest)
     return [sets[name] for name in sorted(sets)]
+
+
+def _file(path: Path, flag: str) -> Benchmark:
+    if path.suffix not in KINDS:
+        raise BadInput(f"{path}: not a file of prompts; give {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; correct the path of {flag}")
+    return Benchmark(path.stem, (path,), file_digest(path))
+
+
+def _folder(folder: Path) -> Benchmark:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = [path for path in files if path.suffix in KINDS] or [path for path in files if path.name == INSTRUCTION]
+    if not found:
+        raise BadInput(f"{folder}: holds no file of prompts ({', '.join(KINDS)}) and no task folder; correct the path")
+    lines = "".join(f"{path.relative_to(folder).as_posix()}={file_digest(path)}\n" for path in found)
+    return Benchmark(folder.name, tuple(found), sha256(lines.encode()).hexdigest())
 
 
 def sets_digest(sets: Sequence[Benchmark]) -> str:
@@ -58,6 +89,8 @@ def sets_digest(sets: Sequence[Benchmark]) -> str:
 def read_prompts(benchmark: Benchmark, column: str | None = None) -> Iterator[Prompt]:
     """Yield a set's prompts; rows without one (null, empty, blanks alone) are passed over.
 
+    Rows are counted on from one file of a folder to the next.
+
     Args:
         benchmark: the set.
         column: where its prompts are; by default the first of `COLUMNS` that it has. Plain text has no columns.
@@ -65,18 +98,21 @@ def read_prompts(benchmark: Benchmark, column: str | None = None) -> Iterator[Pr
     Raises:
         BadInput: an unreadable file, no such column, a prompt that is not text, or no prompt at all.
     """
-    found = 0
-    for row, text in _cells(benchmark.path, column):
-        if text is not None and not isinstance(text, str):
-            kind = type(text).__name__
-            raise BadInput(f"{benchmark.path}: row {row} has a prompt of type {kind}, not text; see --benchmark-column")
-        if text and not text.isspace():
-            if not _is_unicode(text):
-                raise BadInput(f"{benchmark.path}: row {row} has half a surrogate pair in its prompt; mend the file")
-            found += 1
-            yield Prompt(benchmark.name, row, text)
+    found = before = 0
+    for path in benchmark.paths:
+        row = 0
+        for row, text in _cells(path, column):
+            if text is not None and not isinstance(text, str):
+                kind = type(text).__name__
+                raise BadInput(f"{path}: row {row} has a prompt of type {kind}, not text; mend the file")
+            if text and not text.isspace():
+                if not _is_unicode(text):
+                    raise BadInput(f"{path}: row {row} has half a surrogate pair in its prompt; mend the file")
+                found += 1
+                yield Prompt(benchmark.name, before + row, text)
+        before += row
     if not found:
-        raise BadInput(f"{benchmark.path}: no prompts; give a file that has some, or leave it out")
+        raise BadInput(f"{benchmark.where}: no prompts; give a file that has some, or leave it out")
 
 
 def choose_column(known: Sequence[str], column: str | None, where: str) -> str:
@@ -89,13 +125,13 @@ def choose_column(known: Sequence[str], column: str | None, where: str) -> str:
     for name in COLUMNS:
         if name in known:
             return name
-    raise BadInput(
-        f"{where}: none of the columns {', '.join(COLUMNS)} (it has {', '.join(known)}); name one by --benchmark-column"
-    )
+    raise BadInput(f"{where}: none of the columns {', '.join(COLUMNS)} (it has {', '.join(known)}); rename one")
 
 
 def _cells(path: Path, column: str | None) -> Iterator[tuple[int, Any]]:
-    if path.suffix == ".parquet":
+    if path.name == INSTRUCTION:
+        yield 1, _text(path)
+    elif path.suffix == ".parquet":
         from recipe_core.records import read_rows, read_schema
 
         name = choose_column(read_schema(path).names, column, str(path))
@@ -114,6 +150,13 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text ({error.reason}); convert it") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,1 @@
+"""Samples answers to questions from a teacher, and filters them."""

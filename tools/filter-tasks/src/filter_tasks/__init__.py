@@ -1,0 +1,1 @@
+"""Keeps tasks by the signals that score measured."""

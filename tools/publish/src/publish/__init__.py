@@ -1,0 +1,1 @@
+"""Pushes an exported data set or a model to the hub, only when asked."""
