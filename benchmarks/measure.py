@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _BETWEEN_SAMPLES = 0.1
+# Looking at a large process takes time of a processor: between two looks, at least fifty times as long as one took.
+_REST = 50
 
 
 class Cost(NamedTuple):
@@ -21,7 +23,7 @@ class Cost(NamedTuple):
         seconds: from start to end.
         cpu_seconds: user and system time, of children that ended too.
         peak_mb: most memory at a time, in 2^20 bytes: the proportional set sizes of all its processes together, sampled
-            ten times a second, or the largest resident set of one of them if that is more.
+            up to ten times a second, or the largest resident set of one of them if that is more.
     """
 
     seconds: float
@@ -72,8 +74,11 @@ def measure(command: Sequence[str | Path], env: dict[str, str] | None = None) ->
 
         def watch() -> None:
             nonlocal peak
-            while not done.wait(_BETWEEN_SAMPLES):
+            rest = _BETWEEN_SAMPLES
+            while not done.wait(rest):
+                began = time.perf_counter()
                 peak = max(peak, _held_mb(process.pid))
+                rest = max(_BETWEEN_SAMPLES, _REST * (time.perf_counter() - began))
 
         watcher = threading.Thread(target=watch)
         watcher.start()

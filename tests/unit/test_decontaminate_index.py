@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from decontaminate import index as index_module
 from decontaminate.index import Band, Index, choose_classes, decide_batches
 from decontaminate.rules import RULES, Rule, plain_decision
 from decontaminate.text import words
+from recipe_core.errors import BadInput
 from recipe_core.text import buckets, character_bag, normalise
 
 LETTERS = "eeeeettttaaaoooiinnsshhrrdlcumwfgypbvk.,ß文 "
@@ -101,6 +104,23 @@ def test_batches_come_back_in_order_whatever_the_workers():
     one, two = (list(decide_batches(iter(batches), prompts, rule, words, workers)) for workers in (1, 2))
     assert one == two
     assert [hit for found in one for hit in found] == Index(prompts, rule, words).decide_all(texts)
+
+
+class Deadly:
+    """A tokenizer that takes its process down, as a lack of memory does, though not the one that made it."""
+
+    def __init__(self) -> None:
+        self.home = os.getpid()
+
+    def __call__(self, text: str) -> list[str]:
+        if os.getpid() != self.home and text == "last words":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return words(text)
+
+
+def test_a_killed_worker_is_one_line():
+    with pytest.raises(BadInput, match="one of 2 workers was killed; free some memory or give fewer --workers"):
+        list(decide_batches([["a b c d"], ["last words"]], ["some prompt of words"], RULES["ngram"], Deadly(), 2))
 
 
 def test_buckets_add_up_to_the_bag():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
 from multiprocessing import get_context
 
@@ -15,6 +17,7 @@ from rapidfuzz.distance import LCSseq
 
 from decontaminate.rules import Hit, Rule, similarity_of
 from decontaminate.text import Gram, Token, Tokenizer, gram_length
+from recipe_core.errors import BadInput
 from recipe_core.text import BUCKETS, buckets, character_bag, normalise
 
 # In per cent; far more than rounding moves a similarity by. Bounds and cutoffs are loosened by it and the final
@@ -433,6 +436,9 @@ def decide_batches(
 
     With more than one worker each is a process with an :class:`Index` of its own, and a few batches are on their way at
     any time. Decisions depend on neither the batches nor the workers.
+
+    Raises:
+        BadInput: a worker was killed, by the machine's lack of memory most likely.
     """
     if workers == 1:
         index = Index(prompts, rule, tokenizer)
@@ -442,18 +448,25 @@ def decide_batches(
     spawn = get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, initializer=_prepare, initargs=(prompts, rule, tokenizer)) as pool:
         under_way: deque[Future[list[Hit | None]]] = deque()
-        for batch in batches:
-            under_way.append(pool.submit(_decide, batch))
-            if len(under_way) > 2 * workers:
+        try:
+            for batch in batches:
+                under_way.append(pool.submit(_decide, batch))
+                if len(under_way) > 2 * workers:
+                    yield under_way.popleft().result()
+            while under_way:
                 yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        except BrokenProcessPool:
+            raise BadInput(f"one of {workers} workers was killed; free some memory or give fewer --workers") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 _index: Index
 
 
 def _prepare(prompts: Sequence[str], rule: Rule, tokenizer: Tokenizer) -> None:
+    # Ctrl-C reaches every process of a terminal; the one that asked for the work says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     global _index  # noqa: PLW0603 - a pool's initialiser has no other place for what its process keeps
     _index = Index(prompts, rule, tokenizer)
 
