@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` runs the whole pipeline, `make test` the tests. Both set up what they need first.
 
-.PHONY: help setup demo build test test-full lint format docs lock clean
+.PHONY: help setup demo build test test-full lint format docs lock bench-data clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -49,5 +49,9 @@ docs: ## write docs/recipes.md and workflow/schemas/recipe.json again
 lock: ## resolve every envs/<stack>/requirements.in again
 	envs/lock
 
-clean: ## remove what recipes built (not the stacks)
-	find results -mindepth 1 -not -name README.md -delete
+bench-data: setup ## time the data tools at scale against their baselines; writes results/bench/data.json
+	$(PYTHON) envs/install.py bench
+	.venvs/bench/bin/python benchmarks/bench_data.py
+
+clean: ## remove what recipes built (not the stacks, nor what a teacher was asked)
+	find results -mindepth 1 -not -path 'results/requests*' -not -name README.md -delete
