@@ -72,6 +72,13 @@ class Figure(NamedTuple):
     cost: Cost | None = None
     baseline_cost: Cost | None = None
 
+    @property
+    def cpu_ratio(self) -> float | None:
+        """The baseline's processor seconds over the tool's: what is left of the ratio where other work disturbs it."""
+        if self.cost is None or self.baseline_cost is None:
+            return None
+        return self.baseline_cost.cpu_seconds / self.cost.cpu_seconds
+
 
 class Setting(NamedTuple):
     """What a case has at hand: rows of one size, and where to write."""
@@ -374,7 +381,7 @@ def show(figures: Sequence[Figure]) -> None:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, show_edge=False)
-    for name in ("rows", "measured", "figure", "seconds", "cpu s", "baseline", "ratio", "bar"):
+    for name in ("rows", "measured", "figure", "seconds", "cpu s", "baseline", "ratio", "cpu ratio", "bar"):
         left = name in ("measured", "baseline", "bar")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     for one in figures:
@@ -386,6 +393,7 @@ def show(figures: Sequence[Figure]) -> None:
             f"{one.cost.cpu_seconds:.1f}" if one.cost else "",
             f"{_number(one.baseline)} ({one.against})" if one.baseline is not None else "",
             _number(one.ratio) if one.ratio is not None else "",
+            _number(one.cpu_ratio) if one.cpu_ratio is not None else "",
             f"{one.bar}: {'met' if one.met else 'MISSED'}" if one.met is not None else "",
         )
     console = Console()
@@ -437,6 +445,7 @@ def save(out: Path, figures: Sequence[Figure]) -> None:
         "figures": [
             {
                 **one._asdict(),
+                "cpu_ratio": one.cpu_ratio,
                 "cost": one.cost._asdict() if one.cost else None,
                 "baseline_cost": one.baseline_cost._asdict() if one.baseline_cost else None,
             }

@@ -1,6 +1,6 @@
 """Install the pinned software stacks below .venvs/, and nothing outside this folder.
 
-    python3 envs/install.py [STACK ...]      every stack by default; `--list` shows them
+    python3 envs/install.py [STACK ...]      every stack but the optional by default; `--list` shows them
 
 Each stack of envs/stacks.toml becomes a virtual environment made from its hash-pinned lock, with its tools installed
 from tools/, and its commands linked into .venvs/bin. Stacks that are already as their lock says are left alone, so an
@@ -215,7 +215,7 @@ def main(arguments: list[str]) -> None:
     for name in arguments:
         if name not in stacks:
             fail(f"no stack {name!r}; there are {', '.join(stacks)}")
-    names = arguments or list(stacks)
+    names = arguments or [name for name, spec in stacks.items() if not spec.get("optional")]
     pending = [name for name in names if not is_ready(name, stacks[name])]
     install_system_programs()
     if not pending:

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from recipe_core.artifact import ArtifactWriter, file_digest, open_artifact
@@ -60,9 +61,9 @@ def rows() -> list[dict[str, Any]]:
     return made
 
 
-def write(out: Path, part: list[dict[str, Any]]) -> Path:
+def write(out: Path, part: list[dict[str, Any]], schema: pa.Schema = TASK_SCHEMA) -> Path:
     with ArtifactWriter(out, stage="mix", params={}, seed=0, inputs={}, tier="T0", package=[]) as writer:
-        write_rows(writer.path("tasks.parquet"), TASK_SCHEMA, part)
+        write_rows(writer.path("tasks.parquet"), schema, part)
         writer.count(rows_in=None, rows_out=len(part))
     return out
 
@@ -165,7 +166,9 @@ def test_a_mix_larger_than_memory_is_the_same_to_the_byte(tmp_path, monkeypatch)
     from mix import __main__ as command
     from mix import rows as mixed
 
-    inputs = cut(tmp_path / "in", rows(), 3)
+    inputs = cut(tmp_path / "in", rows(), 2)
+    scored = [{**row, "task_id": f"scored-{row['task_id']}", "score": 0.5} for row in rows()[:300]]
+    inputs.append(write(tmp_path / "scored", scored, TASK_SCHEMA.append(pa.field("score", pa.float64()))))
     flags = ["--tasks", *map(str, inputs), "--method", "concatenate", "--out"]
     command.main([*flags, str(tmp_path / "out0")])
     monkeypatch.setattr(mixed, "rows_held", lambda paths: 40)

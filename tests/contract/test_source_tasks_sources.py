@@ -16,7 +16,7 @@ import pytest
 from recipe_core.artifact import open_artifact
 from recipe_core.records import TASK_SCHEMA, read_rows
 from source_tasks import hub, registry
-from source_tasks.registry import REGISTRY
+from source_tasks.registry import DATASETS, REGISTRY
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"data/train-00000-of-00001.parquet": b"PAR1", "data/test-00000-of-00001.parquet": b"secret", "README.md": b"#"}
@@ -131,24 +131,26 @@ def test_sources_are_listed_for_people_and_for_programs(tool, tmp_path: Path) ->
     lock.write_text(json.dumps({"swe-smith": COMMIT}))
     done = tool("source-tasks", "sources", "--json", "--lock", lock)
     rows = {row["name"]: row for row in json.loads(done.stdout)}
-    assert list(rows) == list(REGISTRY)
+    assert list(rows) == [*REGISTRY, *DATASETS]
     keys = {"name", "origin", "revision", "licence", "rows", "obtained", "network", "given"}
     assert {frozenset(row) for row in rows.values()} == {frozenset(keys)}
     assert rows["swe-smith"]["revision"] == COMMIT
     assert (rows["r2egym"]["revision"], rows["shell"]["given"], rows["pybugs"]["network"]) == (None, None, True)
     done = tool("source-tasks", "sources", "--lock", lock)
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert set(lines) == {"source", *REGISTRY}
+    assert set(lines) == {"source", *REGISTRY, *DATASETS}
     assert COMMIT[:8] in lines["swe-smith"]
     assert "not pinned yet" in lines["r2egym"]
 
 
 def test_the_registry_invents_no_revision_and_no_address() -> None:
+    for dataset in DATASETS.values():
+        assert "://" not in dataset.origin
     for entry in REGISTRY.values():
         assert "://" not in entry.origin
         assert entry.revision is None or re.fullmatch(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}", entry.revision)
     assert set(hub.read_lock(hub.lock_path())) <= {
-        name for name, entry in REGISTRY.items() if hub.repository(entry.origin)
+        name for name, entry in {**REGISTRY, **DATASETS}.items() if hub.repository(entry.origin)
     }
     assert registry.revision(REGISTRY["swe-smith"], {}) is None
 
@@ -221,3 +223,31 @@ def test_an_input_that_gives_too_little_is_one_line_and_nothing_is_written(
     assert any(message in done.stderr.splitlines()[-1] for done in dones)
     assert not any("Traceback" in done.stderr for done in dones)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_fetched_data_set_is_put_where_it_is_asked_for(tool, tmp_path: Path, server) -> None:
+    lock, cache, out = tmp_path / "lock.json", tmp_path / "cache", tmp_path / "data" / "swe-smith"
+    lock.write_text(json.dumps({"swe-smith": COMMIT}))
+    words = ("source-tasks", "fetch", "swe-smith", "--lock", lock, "--cache", cache, "--out", out)
+    done = tool(*words, env=server)
+    assert (done.returncode, done.stdout) == (0, f"swe-smith {COMMIT}: fetched ({out})\n"), done.stderr
+    assert (out / "data" / "train-00000-of-00001.parquet").read_bytes() == b"PAR1"
+    assert not (out / ".complete").exists()
+    out.rename(tmp_path / "moved")
+    out.write_text("a file")
+    done = tool(*words, env=server)
+    assert done.returncode == 2
+    assert done.stderr == f"source-tasks fetch: error: --out {out}: a file is in the folder's place; give another\n"
+
+
+def test_all_of_what_is_given_is_drawn_from_and_nothing_that_is_made(tool, tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps({"question": f"What is {n} squared?"}) + "\n" for n in range(40)))
+    words = ("source-tasks", "--split", "all", "--count", 40)
+    done = tool(*words, "--source", "questions", "--input", path, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    splits = {json.loads(row["meta"])["split"] for row in read_rows(tmp_path / "out" / "tasks.parquet")}
+    assert splits == {"all"}
+    done = tool(*words, "--source", "quantities", "--out", tmp_path / "none")
+    assert done.returncode == 2
+    assert "--split all is for what --input names" in done.stderr

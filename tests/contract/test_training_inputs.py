@@ -41,7 +41,7 @@ def inputs(tmp_path: Path, tasks_artifact) -> dict[str, Path]:
 CASES = [
     ("init-model", ["--trajectories", "empty"], "no trajectories to train a tokenizer on"),
     ("init-model", ["--trajectories", "model"], "has no trajectories.parquet"),
-    ("init-model", [], "one of the arguments --trajectories --pretrained is required"),
+    ("init-model", [], "one of the arguments --trajectories --pretrained --hub is required"),
     ("train-sft", ["--model", "model", "--trajectories", "empty"], "no trajectories to train on"),
     ("train-sft", ["--model", "model", "--trajectories", "failed"], "trial t__0: ended in an infrastructure error"),
     ("train-sft", ["--model", "empty", "--trajectories", "failed"], "has no config.json"),

@@ -148,6 +148,23 @@ def test_questions_with_code_become_tasks(tmp_path: Path) -> None:
     assert ten.meta["held_out"] == ["question:superuser/10"]
 
 
+def test_questions_of_two_sites_have_no_environment(tmp_path: Path) -> None:
+    path = dump(tmp_path / "Posts.xml", post(1), post(2, Body=LONG))
+    (golf,) = everything(stackexchange.open_codegolf(path))
+    assert golf.question is not None and golf.question.startswith("# Disk 1 full\n\nMy disk is full")
+    assert (golf.files, golf.family, golf.validate) == ({}, "code", False)
+    assert {name: golf.meta[name] for name in ("domain", "answer", "tests", "solution", "source")} == {
+        "domain": "code",
+        "answer": None,
+        "tests": None,
+        "solution": None,
+        "source": "codegolf",
+    }
+    physics = everything(stackexchange.open_physics(path))
+    assert {found.meta["parameters"]["question"] for found in physics} == {1, 2}
+    assert "verifiable" not in golf.meta and {found.family for found in physics} == {"science"}
+
+
 def test_an_answer_may_stand_before_its_question(tmp_path: Path) -> None:
     posts = [answer(1, 2, "<p>Yes.</p>"), post(2, AcceptedAnswerId="1")]
     (one,) = everything(stackexchange.open_tezos(dump(tmp_path / "Posts.xml", *posts)))

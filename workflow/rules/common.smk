@@ -188,6 +188,11 @@ def date(wildcards):
     return STEPS[wildcards.key].date
 
 
+def workers_of(most):
+    """Return a params function: `--workers` for a tool that has the flag, none for one that works in one process."""
+    return lambda wildcards, threads: ["--workers", threads] if most > 1 else []
+
+
 def dated(stage):
     """Return a params function: the flag for the date, for a stage whose rows carry one."""
     return lambda wildcards: (

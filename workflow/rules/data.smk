@@ -131,19 +131,19 @@ rule source_tasks:
         """
 
 
-# The stages that read rows and write some of them, and the minutes they may need. A shell command is put together when it
-# runs, long after the loop: what differs between these rules stands in their parameters.
+# The stages that read rows and write some of them: the minutes they may need, and the processes they share the work among. A
+# shell command is put together when it runs, long after the loop: what differs between these rules stands in their parameters.
 MOVES = {
-    "mix": 60,
-    "filter-length": 60,
-    "filter-tasks": 60,
-    "dedup": 120,
-    "decontaminate": 240,
-    "upsample": 60,
-    "filter-turns": 60,
+    "mix": (60, 1),
+    "filter-length": (60, 1),
+    "filter-tasks": (60, 1),
+    "dedup": (120, 1),
+    "decontaminate": (240, 2),
+    "upsample": (60, 1),
+    "filter-turns": (60, 1),
 }
 
-for stage, minutes in MOVES.items():
+for stage, (minutes, workers) in MOVES.items():
     name = stage.replace("-", "_")
 
     rule:
@@ -160,7 +160,7 @@ for stage, minutes in MOVES.items():
             f"results/benchmarks/{name}/{{key}}.tsv"
         container:
             image("data")
-        threads: 2
+        threads: workers
         resources:
             mem_mb=2000,
             runtime=minutes,
@@ -170,10 +170,11 @@ for stage, minutes in MOVES.items():
             artifacts=all_artifacts,
             flags=flags,
             seed=seed,
+            workers=workers_of(workers),
         shell:
             """
             {params.tool} {params.artifacts:q} {params.flags:q} \
-                --seed {params.seed} \
+                --seed {params.seed} {params.workers:q} \
                 --out {params.out} \
                 2>{log:q}
             """

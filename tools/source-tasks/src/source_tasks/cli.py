@@ -37,9 +37,7 @@ from source_tasks.build import Journal, build, rejected_row, row
 from source_tasks.heldout import ALL, SPLITS
 from source_tasks.registry import (
     DATASETS,
-    FETCHED,
     REGISTRY,
-    USER,
     Dataset,
     Entry,
     described,
@@ -300,12 +298,10 @@ def sources(args: argparse.Namespace) -> None:
         short = pinned.removeprefix("sha256:")[:8] if pinned else unpinned
         cells = (entry.name, entry.origin, short, entry.licence, entry.rows, entry.obtained)
         table.add_row(*cells, "needed" if entry.network else "no", "yes" if entry.given else "no")
-    for dataset in DATASETS.values():
-        pinned = revision(dataset, pins)
-        on_hub = hub.repository(dataset.origin) is not None
-        short = pinned[:8] if pinned else "not pinned yet" if on_hub else "none"
-        obtained = FETCHED if on_hub else USER.partition(" and ")[0]
-        cells = (dataset.name, dataset.origin, short, dataset.licence, dataset.rows, f"{obtained}; {dataset.use}")
+    for dataset in described_datasets(pins):
+        on_hub = hub.repository(dataset["origin"]) is not None
+        short = dataset["revision"][:8] if dataset["revision"] else "not pinned yet" if on_hub else "none"
+        cells = (dataset["name"], dataset["origin"], short, dataset["licence"], dataset["rows"], dataset["obtained"])
         table.add_row(*cells, "needed", "no")
     # In a pipe there is no width to fit.
     Console(width=None if sys.stdout.isatty() else 320, highlight=False, markup=False).print(table)

@@ -348,8 +348,15 @@ def revision(entry: Entry | Dataset, pins: Mapping[str, str]) -> str | None:
 
 
 def described_datasets(pins: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return every data set that is no source as plain values."""
-    return [{**asdict(dataset), "revision": revision(dataset, pins)} for dataset in DATASETS.values()]
+    """Return every data set that is no source as plain values, with what it is for as `given`."""
+    rows = []
+    for dataset in DATASETS.values():
+        row = asdict(dataset)
+        del row["files"]
+        obtained = FETCHED if hub.repository(dataset.origin) else "the user obtains it"
+        more = {"revision": revision(dataset, pins), "obtained": obtained, "network": True, "given": row.pop("use")}
+        rows.append({**row, **more})
+    return rows
 
 
 def described(pins: Mapping[str, str]) -> list[dict[str, Any]]:
