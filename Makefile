@@ -27,7 +27,8 @@ test: setup ## lint, types and the fast tests
 
 test-full: setup ## everything a machine without a GPU can run
 	$(MAKE) --no-print-directory lint
-	pytest tests
+	pytest -n auto --dist worksteal -m "not full" tests
+	pytest -m full tests
 
 lint: ## ruff, mypy, snakefmt, snakemake --lint
 	ruff check .

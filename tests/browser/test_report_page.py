@@ -18,6 +18,8 @@ from recipe_core.records import TASK_SCHEMA, TRAJECTORY_SCHEMA, write_rows
 from recipe_core.seeds import row_random
 from report.__main__ import main
 
+pytestmark = pytest.mark.full  # starts a browser
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),

@@ -173,6 +173,7 @@ def by_seed(body: dict) -> str:
     return f"{'So. ' * (sample_of(body) % 7)}It is \\boxed{{{value}}}"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "words",
     [

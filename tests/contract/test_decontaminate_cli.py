@@ -238,6 +238,9 @@ def test_a_folder_of_files_or_of_tasks_is_one_benchmark(words, tool, tmp_path):
     folder = tmp_path / "terminal"
     (folder / "first" / "tests").mkdir(parents=True)
     (folder / "first" / "instruction.md").write_text(LEAKED)
+    # What else lies in a task folder is no prompt.
+    (folder / "first" / "tests" / "cases.jsonl").write_text('{"prompt": "What is 1 + 1?"}\n')
+    (folder / "requirements.txt").write_text("numpy\npandas\n")
     done = tool(*words[:3], "--benchmarks", folder, "--out", tmp_path / "tasks-out")
     assert done.returncode == 0, done.stderr
     (reject,) = read_rows(tmp_path / "tasks-out" / "rejects.parquet")

@@ -14,6 +14,8 @@ import pytest
 from recipe_core.artifact import ArtifactWriter, file_digest, open_artifact
 from recipe_core.records import TASK_SCHEMA, read_rows, write_rows
 
+pytestmark = pytest.mark.full  # half a minute of commands
+
 TEXT = (
     "sort the file by its second column and write sum of largest numbers to a new text report then count every line "
     "that holds an address in access log remove empty folders below data print names"

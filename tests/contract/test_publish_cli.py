@@ -19,6 +19,8 @@ import pytest
 from publish.plan import git_blob
 from recipe_core.artifact import ArtifactWriter, file_digest, open_artifact
 
+pytestmark = pytest.mark.full  # starts a hub and a command for each
+
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_writesThere"
 READER = "hf_readsOnly"

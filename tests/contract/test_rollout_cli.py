@@ -341,6 +341,7 @@ def test_the_worker_answers_line_by_line(tasks, tmp_path):
     assert "a key is missing" in answers[3]["error"] and "task_id" in answers[3]["error"]
 
 
+@pytest.mark.full
 def test_a_task_that_nothing_verifies_has_trajectories_without_a_reward(tool, tmp_path: Path):
     files = small_task("unverified", check="true")
     task = task_row(files, path="u", source="forum", licence="CC BY-SA", origin="test", meta={"verifiable": False})

@@ -46,6 +46,7 @@ def test_run_in_a_task(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "line 2: USER" in done.stderr
 
 
+@pytest.mark.full
 def test_run_says_when_time_or_a_limit_ends_it():
     done = sandbox("run", "--timeout", 1, "--", "sleep", "20")
     assert done.returncode == 124 and "longer than 1 s" in done.stderr

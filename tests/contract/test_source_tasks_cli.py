@@ -139,6 +139,7 @@ def test_asking_for_more_than_there_is_says_how_many_there_are(tool, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 def test_tasks_are_made_once_and_the_same_with_any_number_of_workers(tool, tmp_path: Path) -> None:
     digests = []
     for workers in (1, 3):

@@ -251,3 +251,21 @@ def test_all_of_what_is_given_is_drawn_from_and_nothing_that_is_made(tool, tmp_p
     done = tool(*words, "--source", "quantities", "--out", tmp_path / "none")
     assert done.returncode == 2
     assert "--split all is for what --input names" in done.stderr
+
+
+def test_fewer_will_do_and_the_rows_have_another_name(tool, tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps({"input": f"What is {n} squared?"}) + "\n" for n in range(7)))
+    words = ("source-tasks", "--source", "questions", "--split", "all", "--input", path, "--count", 9)
+    done = tool(*words, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "has only 7 valid all tasks" in done.stderr
+    done = tool(*words, "--at-most", "--name", "reasoning", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    rows = list(read_rows(tmp_path / "out" / "tasks.parquet"))
+    assert {row["source"] for row in rows} == {"reasoning"} and len(rows) == 7
+    done = tool(*words, "--name", "Not a name", "--out", tmp_path / "other")
+    assert done.returncode == 2
+    assert "is not a name of lower-case letters" in done.stderr
+    path.write_text("")
+    assert tool(*words, "--at-most", "--out", tmp_path / "none").returncode == 2

@@ -9,6 +9,8 @@ import pytest
 from recipe_core.artifact import ArtifactWriter
 from recipe_core.records import TASK_SCHEMA, TRAJECTORY_SCHEMA, write_rows
 
+pytestmark = pytest.mark.full  # starts the training stacks
+
 
 def write(out: Path, stage: str, files: dict[str, object]) -> Path:
     with ArtifactWriter(out, stage=stage, params={}, seed=0, inputs={}, tier="T0", package=[]) as writer:

@@ -24,7 +24,7 @@ PARSERS = [
 ]
 
 
-@pytest.mark.parametrize(("parse", "good", "value", "bad"), PARSERS, ids=str)
+@pytest.mark.parametrize(("parse", "good", "value", "bad"), PARSERS)
 def test_numbers_on_the_command_line(parse, good, value, bad):
     assert parse(good) == value
     for text in bad:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -50,7 +51,7 @@ def test_prompts_of_every_kind_of_file(tmp_path):
         ("a.txt", b"\xff\xfe\n", "not UTF-8 text"),
         ("a.txt", b" \n", "no prompts"),
         ("a.parquet", b"PAR1 nonsense", "truncated or not a Parquet file"),
-        ("a.json", b"{}", "not a file of prompts; give .jsonl, .parquet or .txt"),
+        ("a.json", b"{}", "not a file of prompts; give .jsonl, .parquet, .csv or .txt"),
     ],
 )
 def test_a_bad_benchmark_is_one_line_that_says_where(name, content, message, tmp_path):
@@ -119,3 +120,24 @@ def test_the_page_escapes_what_it_shows():
     assert "<script" not in page
     assert "<mark>script</mark>" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_folder_is_read_by_what_it_holds(tmp_path: Path):
+    (tmp_path / "set" / ".cache").mkdir(parents=True)
+    (tmp_path / "set" / ".cache" / "x.jsonl").write_text('{"prompt": "hidden"}')
+    (tmp_path / "set" / "LICENSE.txt").write_text("as is")
+    (tmp_path / "set" / "b.csv").write_text("Id,Question\n1,What is it?\n2,Why?\n")
+    (tmp_path / "set" / "a.jsonl").write_text('{"problem": "Solve it."}\n')
+    (found,) = find_sets([tmp_path / "set"])
+    prompts = list(read_prompts(found))
+    assert [(prompt.benchmark, prompt.row, prompt.text) for prompt in prompts] == [
+        ("set", 1, "Solve it."),
+        ("set", 2, "What is it?"),
+        ("set", 3, "Why?"),
+    ]
+
+
+def test_a_folder_of_text_alone_holds_no_prompts(tmp_path: Path):
+    (tmp_path / "CMakeLists.txt").write_text("project(x)")
+    with pytest.raises(BadInput, match="holds no file of prompts"):
+        find_sets([tmp_path])

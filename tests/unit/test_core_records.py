@@ -105,3 +105,12 @@ def test_columns_that_read_alike_are_accepted(tmp_path: Path):
     columns = {"task_id": pa.array(["a"], pa.large_string()), "turns": pa.array([1], pa.int64()), "meta": pa.nulls(1)}
     pq.write_table(pa.table(columns), path)
     assert list(read_rows(path)) == [{"task_id": "a", "turns": 1, "meta": None}]
+
+
+def test_text_that_is_not_utf_8_is_one_line_that_names_the_column(tmp_path: Path):
+    path = tmp_path / "tasks.parquet"
+    data = pa.array([b"a", b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"task_id": ["a", "b"], "instruction": data}), path)
+    with pytest.raises(BadInput, match="column 'instruction' holds text that is not UTF-8"):
+        list(read_rows(path))
+    assert [row["task_id"] for row in read_rows(path, ["task_id"])] == ["a", "b"]

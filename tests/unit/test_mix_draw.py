@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mix.draw import METHODS, choose_sources, draw, equal_shares, take_turns, weighted_shares
-from mix.rows import Candidate, Place, gather, rows_held, without_duplicates
+from mix.rows import Candidate, Place, gather, rows_held, scan, without_duplicates
 from recipe_core.errors import BadInput
 from recipe_core.records import TASK_SCHEMA, write_rows
 
@@ -184,3 +185,22 @@ def test_rows_are_gathered_in_any_order_and_any_number_of_passes(tmp_path_factor
     places = [Place(*place) for place in wanted]
     assert [row["task_id"] for row in gather(paths, places, held)] == [f"{file}/{row}" for file, row in places]
     assert rows_held(paths, max_bytes=1) == 1
+
+
+def test_a_column_of_another_tool_tells_duplicates_apart(tmp_path):
+    schema = TASK_SCHEMA.append(pa.field("score", pa.float64()))
+    row = {
+        "task_id": "a",
+        "path": "a",
+        "source": "s",
+        "instruction": "x",
+        "licence": "MIT",
+        "origin": "o",
+        "meta": "{}",
+    }
+    kept = []
+    for name, scores in (("one", (1.0, 2.0)), ("two", (2.0, 1.0))):
+        write_rows(tmp_path / f"{name}.parquet", schema, [{**row, "score": score} for score in scores])
+        found, _ = without_duplicates(scan([tmp_path / f"{name}.parquet"]))
+        kept.append(scores[found["a"].place.row])
+    assert kept[0] == kept[1]

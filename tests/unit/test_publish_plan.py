@@ -66,6 +66,7 @@ def test_held_out_rows_are_refused(lineage: dict, said: str, tmp_path: Path):
 
 def test_rows_of_training_tasks_or_of_nothing_known_are_not_refused(tmp_path: Path):
     check_splits(TRAIN, tmp_path)
+    check_splits({"splits": {"all": 4}, "steps": [{"step": "source-tasks/a", "split": "all"}]}, tmp_path)
     check_splits({"splits": {"unknown": 4}, "steps": [{"step": "mix/a"}]}, tmp_path)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe.files import merge
-from recipe.plan import load_plan, load_plans, report_key
+from recipe.plan import load_plan, load_plans, load_rank, report_key
 from recipe_core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,3 +226,68 @@ def test_merging_keeps_the_later_and_can_be_done_in_any_grouping(first: dict, se
     assert merge({}, first) == first
     assert merge(merge(first, second), second) == merge(first, second)
     assert merge(merge(first, second), third).keys() == first.keys() | second.keys() | third.keys()
+
+
+SOURCE = "a: {source: shell, count: 9}"
+REFUSED = [
+    ("mix: {m: {from: source-tasks/a, rows: 3, top: 1}}", "`top` takes the first of `order`"),
+    ("mix: {m: {from: source-tasks/a, method: concatenate, with-replacement: true}}", "belongs to method shares"),
+    ("score: {s: {from: source-tasks/a, method: embedding, endpoint: http://h/v1, model-name: m}}", "`positives` and"),
+    ("score: {s: {from: source-tasks/a, method: difficulty, teacher: reference}}", "needs a model that answers"),
+    ("score: {s: {from: source-tasks/a, method: random, teacher: reference}}", "asks no model"),
+    ("score: {s: {from: source-tasks/a, method: difficulty}}", "takes one of teacher, model, endpoint"),
+    ("answers: {q: {from: source-tasks/a, teacher: reference, filter: random}}", "needs `keep-per-question`"),
+    ("answers: {q: {from: source-tasks/a, teacher: reference, prefer: longest}}", "belong to filter length"),
+    ("filter-tasks: {f: {from: source-tasks/a, column: x, min: 1, within-source: true}}", "`within-source` needs"),
+    ("filter-tasks: {f: {from: source-tasks/a, column: x, min: 2, max: 1}}", "`min` is above `max`"),
+    ("decontaminate: {d: {from: source-tasks/a}}", "takes `benchmarks`"),
+    (
+        "decontaminate: {d: {from: source-tasks/a, benchmarks: [b.txt], method: ngram, similarity: 80}}",
+        "decides nothing",
+    ),
+    ("augment: {g: {from: source-tasks/a, method: rewrite, teacher: reference}}", "takes one of copies, rows"),
+    ("source-tasks: {a: {source: shell, split: all, count: 9}}", "split all is for what `input` names"),
+    ("init-model: {m: {hub: a/b}}", "`hub` and `revision` belong together"),
+]
+
+
+@pytest.mark.parametrize(("stage", "complaint"), REFUSED, ids=[complaint for _, complaint in REFUSED])
+def test_what_a_tool_would_refuse_later_is_refused_now(stage: str, complaint: str, tmp_path: Path):
+    sources = "" if stage.startswith("source-tasks") else f"source-tasks: {{{SOURCE}}}, "
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"recipe: mine\ndescription: x\ndate: 2026-01-01\nstages: {{{sources}{stage}}}\n")
+    with pytest.raises(BadInput, match=re.escape(complaint)):
+        load_plan(path)
+
+
+def test_a_grid_changes_the_grid_that_it_takes_and_leaves_unused_sources_out(tmp_path: Path):
+    grid(tmp_path)
+    text = """
+recipe: other
+extends: grid
+description: another
+grid:
+  tasks: {few: null, all: {mix: {train: {from: source-tasks/shell}}}}
+  turns: {nine: {filter-turns: {train: {min-turns: 8}}}}
+"""
+    (tmp_path / "other.yaml").write_text(text)
+    plans = load_plans(tmp_path / "other.yaml")
+    assert list(plans) == ["other/all-two", "other/all-nine", "other/shell-two", "other/shell-nine"]
+    assert plans["other/all-nine"]["filter-turns/train"].flags == ["--min-turns", "8"]
+    assert "source-tasks/more" in planned(tmp_path) and "source-tasks/more" not in plans["other/all-two"]
+
+
+RANKED = "rank: evaluate/base\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (GRID + RANKED, "rank: grid/all-two has no step 'evaluate/base'"),
+        (GRID + "rank: mix/train\n", "rank: expected an evaluation such as evaluate/sft"),
+    ],
+)
+def test_a_ranking_of_what_is_not_there_is_one_line(text: str, complaint: str, tmp_path: Path):
+    plans = grid(tmp_path, text)
+    with pytest.raises(BadInput, match=re.escape(complaint)):
+        load_rank(tmp_path / "grid.yaml", plans)

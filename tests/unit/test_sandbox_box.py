@@ -21,7 +21,8 @@ from sandbox import Limits, Sandbox, SandboxError, SandboxKilled, validate_task
 from sandbox.backends import BACKENDS, choose
 
 
-@pytest.fixture(params=list(BACKENDS))
+# The profile of a laptop takes bubblewrap; starting Apptainer for each test takes longer than the fast tests have.
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.full] * (name != "bubblewrap")) for name in BACKENDS])
 def backend(request: pytest.FixtureRequest) -> str:
     if BACKENDS[request.param].program() is None:
         pytest.skip(f"{request.param} is not installed: {BACKENDS[request.param].mend}")
@@ -369,7 +370,7 @@ SOUND = "if test -f done; then echo 1; else echo 0; fi > /logs/verifier/reward.t
         ("touch done", SOUND, (1.0, 0.0), ""),
         ("exit 3", SOUND, (0.0, 0.0), "solution exited with 3"),
         ("touch done", "echo soon > /logs/verifier/reward.txt", (None, None), "no readable reward"),
-        ("touch done", "sleep 30", (None, None), "verifier ran out of time"),
+        pytest.param("touch done", "sleep 30", (None, None), "verifier ran out of time", marks=pytest.mark.full),
     ],
 )
 def test_validate_runs_solution_and_nothing(backend, solution, check, expected, said):

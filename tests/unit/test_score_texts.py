@@ -32,7 +32,7 @@ def test_texts_come_in_one_order_from_every_form(write, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"x", "not a file of prompts"),
+        ("a.tsv", b"x", "not a file of prompts"),
         ("a.txt", b"", "no prompts"),
         ("a.txt", b" \n\n", "no prompts"),
         ("a.txt", b"\xff\xfe", "not UTF-8"),

@@ -284,6 +284,7 @@ def test_data_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
         everything(source)
 
 
+@pytest.mark.full
 @real_data
 def test_the_real_data_have_hundreds_of_candidates_in_the_smaller_split() -> None:
     source = nl2bash.open_source(REAL)
@@ -293,6 +294,7 @@ def test_the_real_data_have_hundreds_of_candidates_in_the_smaller_split() -> Non
     assert sum(one.reason is None for one in found) > 500
 
 
+@pytest.mark.full
 @real_data
 def test_a_sample_of_the_real_data_is_validated(tmp_path: Path) -> None:
     source = nl2bash.open_source(REAL)

@@ -105,7 +105,7 @@ def test_a_huge_line_ends_the_run_and_a_huge_row_is_rejected(tmp_path: Path, mon
 
 
 def test_parquet_without_the_columns_or_truncated_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no column 'question' or 'conversations'; it has text"):
+    with pytest.raises(BadInput, match="no column 'question' or 'problem' or 'input' or 'conversations'; it has text"):
         everything(questions.open_source(parquet(tmp_path / "a.parquet", [{"text": "x"}])))
     path = parquet(tmp_path / "b.parquet", [{"question": "x"}])
     path.write_bytes(path.read_bytes()[:-10])

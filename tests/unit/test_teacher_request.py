@@ -221,3 +221,9 @@ class TestFlags:
         args = parse("--teacher", "reference")
         assert math.isfinite(args.request_timeout)
         assert args.retries == 6
+
+
+def test_the_newer_name_of_the_limit_takes_the_place_of_the_older():
+    request = Request("a", [{"role": "user", "content": "x"}])
+    body = payload(request, model="m", sampling=Sampling(), seed=0, extra_body={"max_completion_tokens": 9})
+    assert "max_tokens" not in body and body["max_completion_tokens"] == 9

@@ -48,6 +48,7 @@ def test_a_recipe_is_planned_alone(recipe: Path, profile: Path, tool):
         assert planned[f"{step.artifact}/manifest.json"] == 1, step.name
 
 
+@pytest.mark.full
 def test_the_ablations_are_more_than_a_hundred_recipes_that_share_what_they_can(tool):
     ablations = {
         name: plan for recipe in RECIPES if "-ablate-" in recipe.stem for name, plan in load_plans(recipe).items()

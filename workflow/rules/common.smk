@@ -158,7 +158,13 @@ def made_from(wildcards):
     found = []
     for name, step in reversed(steps.items()):
         if step.artifact in wanted:
-            wanted.update(path for paths in step.inputs.values() for path in paths)
+            # Evaluation tasks that it was compared with are no part of it.
+            wanted.update(
+                path
+                for flag, paths in step.inputs.items()
+                if flag != "held-out"
+                for path in paths
+            )
             found.append((name, step))
     return [
         word

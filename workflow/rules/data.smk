@@ -41,7 +41,7 @@ rule fetch_hub_model:
     log:
         "results/logs/fetch/{owner}--{repo}@{revision}.log",
     wildcard_constraints:
-        owner="[A-Za-z0-9][A-Za-z0-9_.]*",
+        owner="[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*",
         repo="[A-Za-z0-9][A-Za-z0-9_.-]*",
         revision="[0-9a-f]{40}",
     container:
@@ -64,7 +64,7 @@ rule fetch_tokenizer:
     log:
         "results/logs/fetch/{owner}--{repo}@{revision}-tokenizer.log",
     wildcard_constraints:
-        owner="[A-Za-z0-9][A-Za-z0-9_.]*",
+        owner="[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*",
         repo="[A-Za-z0-9][A-Za-z0-9_.-]*",
         revision="[0-9a-f]{40}",
     container:

@@ -52,11 +52,7 @@ def read_questions(path: Path) -> Iterator[Question]:
     """
     columns = [*COLUMNS, *([ATTEMPTS] if ATTEMPTS in read_schema(path).names else [])]
     for batch in read_batches(path, columns):
-        try:
-            rows = batch.to_pylist()
-        except UnicodeDecodeError as error:
-            raise BadInput(f"{path}: holds text that is not UTF-8 ({error.reason}); rebuild the tasks") from None
-        for row in rows:
+        for row in batch.to_pylist():
             yield question_of(row, str(path))
 
 

@@ -24,7 +24,6 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,22 +102,13 @@ def run(args: argparse.Namespace) -> None:
     ) as writer:
         if writer.up_to_date:
             return
-        with _is_text(path):
-            plan = _make_plan(args, path)
-            # The reference keeps nothing on disk.
-            work = args.out if args.teacher else work_dir(args.out, _WORK)
-            with open_teacher(args, stage=_STAGE, work=work, reference=_reference) as teacher:
-                teacher.fill(_requests(args, plan), total=plan.asked, label=_STAGE)
-                _write(args, plan, teacher, writer, model=_model(inputs, args))
-                writer.provenance(**teacher.facts())
-
-
-@contextmanager
-def _is_text(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: a text column holds bytes that are not UTF-8 ({error.reason}); rebuild it") from None
+        plan = _make_plan(args, path)
+        # The reference keeps nothing on disk.
+        work = args.out if args.teacher else work_dir(args.out, _WORK)
+        with open_teacher(args, stage=_STAGE, work=work, reference=_reference) as teacher:
+            teacher.fill(_requests(args, plan), total=plan.asked, label=_STAGE)
+            _write(args, plan, teacher, writer, model=_model(inputs, args))
+            writer.provenance(**teacher.facts())
 
 
 def _model(inputs: dict[str, Artifact], args: argparse.Namespace) -> str:

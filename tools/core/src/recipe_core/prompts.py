@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from recipe_core.artifact import Artifact, file_digest
 from recipe_core.errors import BadInput, nearest
 
-COLUMNS = ("prompt", "question", "instruction", "problem_statement", "text")
-KINDS = (".jsonl", ".parquet", ".txt")
+COLUMNS = ("prompt", "question", "instruction", "problem", "problem_statement", "question_content", "text")
+KINDS = (".jsonl", ".parquet", ".csv", ".txt")
+# Of a folder: text files there are as likely licences or lists of requirements.
+_KINDS_IN_FOLDERS = (".jsonl", ".parquet", ".csv")
 # What a task folder asks.
 INSTRUCTION = "instruction.md"
 
@@ -72,10 +74,14 @@ def _file(path: Path, flag: str) -> Benchmark:
 
 
 def _folder(folder: Path) -> Benchmark:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = [path for path in files if path.suffix in KINDS] or [path for path in files if path.name == INSTRUCTION]
+    inside = (path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    # What else lies in task folders belongs to the tasks.
+    found = [path for path in files if path.name == INSTRUCTION]
+    found = found or [path for path in files if path.suffix in _KINDS_IN_FOLDERS]
     if not found:
-        raise BadInput(f"{folder}: holds no file of prompts ({', '.join(KINDS)}) and no task folder; correct the path")
+        kinds = ", ".join(_KINDS_IN_FOLDERS)
+        raise BadInput(f"{folder}: holds no file of prompts ({kinds}) and no task folder; correct the path")
     lines = "".join(f"{path.relative_to(folder).as_posix()}={file_digest(path)}\n" for path in found)
     return Benchmark(folder.name, tuple(found), sha256(lines.encode()).hexdigest())
 
@@ -122,9 +128,10 @@ def choose_column(known: Sequence[str], column: str | None, where: str) -> str:
             hint = nearest(column, list(known)) or f"; it has {', '.join(known)}"
             raise BadInput(f"{where}: no column {column!r}{hint}")
         return column
+    by_name = {name.lower(): name for name in reversed(known)}
     for name in COLUMNS:
-        if name in known:
-            return name
+        if name in by_name:
+            return by_name[name]
     raise BadInput(f"{where}: none of the columns {', '.join(COLUMNS)} (it has {', '.join(known)}); rename one")
 
 
@@ -139,6 +146,8 @@ def _cells(path: Path, column: str | None) -> Iterator[tuple[int, Any]]:
             yield number, row[name]
     elif path.suffix == ".jsonl":
         yield from _json_cells(path, column)
+    elif path.suffix == ".csv":
+        yield from _csv_cells(path, column)
     else:
         yield from _lines(path)
 
@@ -166,6 +175,19 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.rstrip("\n")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 text ({error.reason}); convert it") from None
+
+
+def _csv_cells(path: Path, column: str | None) -> Iterator[tuple[int, Any]]:
+    import csv
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream)
+            name = choose_column(list(rows.fieldnames or ()), column, str(path))
+            for number, row in enumerate(rows, 1):
+                yield number, row[name]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path}: not a CSV file in UTF-8 ({error}); convert it") from None
 
 
 def _json_cells(path: Path, column: str | None) -> Iterator[tuple[int, Any]]:

@@ -111,11 +111,16 @@ def _readable(path: Path) -> Iterator[None]:
         ) from None
 
 
-def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Path, columns: Sequence[str] | None = None, *, checked: bool = True) -> Iterator[pa.RecordBatch]:
     """Stream a Parquet file.
 
+    Args:
+        path: the file.
+        columns: which to read, all by default.
+        checked: whether texts are checked to be UTF-8; without, whoever reads a cell has to expect that it is not.
+
     Raises:
-        BadInput: the file is missing, truncated, not Parquet, or lacks one of `columns`.
+        BadInput: the file is missing, truncated, not Parquet, lacks one of `columns`, or holds text that is not UTF-8.
     """
     with _readable(path), pq.ParquetFile(path, pre_buffer=False) as file:
         known = file.schema_arrow.names
@@ -127,7 +132,19 @@ def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[p
             wanted = _KNOWN_TYPES.get(field.name)
             if wanted is not None and (not columns or field.name in columns) and not _alike(field.type, wanted):
                 raise BadInput(f"{path}: column {field.name!r} holds {field.type}, expected {wanted}; convert it")
-        yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns) if columns else None)
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns) if columns else None):
+            if checked:
+                _check_text(batch, path)
+            yield batch
+
+
+def _check_text(batch: pa.RecordBatch, path: Path) -> None:
+    """Raise BadInput where a text is not UTF-8, which Parquet does not check when it is written."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            raise BadInput(f"{path}: column {name!r} holds text that is not UTF-8; mend or convert the file") from None
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:

@@ -102,7 +102,10 @@ def find_signal(name: str, path: Path) -> Signal:
         in_meta |= meta_names(batch.column("meta").to_pylist())
         if name in in_meta:
             return Signal(name, "meta", lambda cell: number(meta_value(cell, keys)))
-    raise BadInput(f"{path}: no signal {name!r}{_hint(name, [*numeric, *COMPUTED, *in_meta])}")
+    computed = [known for known, (column, _) in COMPUTED.items() if column in schema.names]
+    if name in COMPUTED:
+        raise BadInput(f"{path}: no signal {name!r}, which is counted from the column {COMPUTED[name][0]!r}")
+    raise BadInput(f"{path}: no signal {name!r}{_hint(name, [*numeric, *computed, *in_meta])}")
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
@@ -110,7 +113,8 @@ def _is_numeric(kind: pa.DataType) -> bool:
 
 
 def _hint(name: str, known: list[str]) -> str:
-    return nearest(name, known) or f"; the signals are {', '.join(sorted(known))}"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return nearest(name, known) or f"; the signals are {', '.join(sorted(known)[:12])}{more}"
 
 
 def measure(path: Path, signal: Signal) -> Iterator[tuple[str, float | None]]:

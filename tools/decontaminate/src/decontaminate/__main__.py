@@ -8,10 +8,11 @@ methods: a task is dropped when for some prompt of some benchmark
   ngram          they share 13 successive tokens
   indel          their Indel similarity is at least 75 per cent
 
---ngram and --similarity change the numbers. A benchmark is a file and has its name: .jsonl or .parquet with a column of
-prompts (--benchmark-column, by default the first of prompt, question, instruction, problem_statement, text), or .txt
-with one prompt a line; or a folder of such files, or of task folders. --held-out names artifacts of evaluation tasks. A
-prompt of fewer tokens is one gram of them all if it has four.
+--ngram and --similarity change the numbers. A benchmark is a file and has its name: .jsonl, .parquet or .csv with a
+column of prompts (--benchmark-column, by default the first of prompt, question, instruction, problem,
+problem_statement, question_content, text), or .txt with one prompt a line. It may be a folder: of task folders, whose
+instruction.md are the prompts, else of such files but .txt. --held-out names artifacts of evaluation tasks. A prompt of
+fewer tokens is one gram of them all if it has four.
 
 Tokens are words and signs, or with --tokenizer FILE those of a Hugging Face tokenizer.json. The rules as published
 count those of Qwen2-7B-Instruct (openthoughts3) and bert-base-uncased (agent): give that file to apply them so.
@@ -136,7 +137,7 @@ def check_column(schema: pa.Schema, column: str, where: Path) -> None:
     known = [field.name for field in schema if kinds.is_string(field.type) or kinds.is_large_string(field.type)]
     if column not in known:
         what = f"column {column!r} holds no text" if column in schema.names else f"no column {column!r}"
-        hint = nearest(column, known) or f"; name one of {', '.join(known)}"
+        hint = nearest(column, known) or (f"; name one of {', '.join(known)}" if known else "; no column holds text")
         raise BadInput(f"{where}: {what}{hint}")
     for name in REJECT_COLUMNS:
         if name in schema.names:

@@ -46,9 +46,12 @@ def scan(paths: Sequence[Path]) -> Iterator[Candidate]:
     Raises:
         BadInput: an unreadable file, or a row without task_id or source.
     """
-    columns = ("task_id", "source", "path", "licence", "origin", "meta")
     for file, path in enumerate(paths):
         number = 0
+        # Whatever may differ between rows of one task: all but the task itself, whose digest the id is.
+        held = read_schema(path).names
+        columns = [name for name in TASK_SCHEMA.names if name != "task_binary"]
+        columns += sorted(name for name in held if name not in TASK_SCHEMA.names)
         for batch in read_batches(path, columns):
             for row in batch.to_pylist():
                 for name in ("task_id", "source"):

@@ -89,18 +89,22 @@ def check_kind(artifact: Artifact, kind: str) -> None:
         raise BadInput(f"{artifact.path}: a {artifact.stage} artifact is a {found}; give --kind {found}")
 
 
+# `all` is what somebody else published as training data, or what the user has; `unknown` says nothing of it.
+_TO_TRAIN_ON = frozenset({"train", "all", "unknown"})
+
+
 def check_splits(lineage: Mapping[str, Any], where: Path) -> None:
     """Raise BadInput when a data set has rows of held-out tasks, as far as its lineage tells."""
     splits = {part for split in lineage.get("splits", {}) for part in split.split("; ")}
-    held_out = sorted(splits - {"train", "unknown"})
+    held_out = sorted(splits - _TO_TRAIN_ON)
     if held_out:
-        counts = {split: n for split, n in lineage["splits"].items() if split not in ("train", "unknown")}
+        counts = {split: n for split, n in lineage["splits"].items() if split not in _TO_TRAIN_ON}
         raise BadInput(
             f"{where}: {sum(counts.values())} rows are of the split {', '.join(held_out)}, which is held out for "
             "evaluation; publish what is made of --split train"
         )
     for step in lineage.get("steps", ()):
-        if step.get("split") not in (None, "train"):
+        if step.get("split") is not None and step["split"] not in _TO_TRAIN_ON:
             raise BadInput(
                 f"{where}: made from {step.get('step')}, whose split {step['split']} is held out for evaluation; "
                 "publish what is made of --split train"

@@ -226,10 +226,16 @@ def load_plans(path: Path) -> dict[str, dict[str, PlannedStep]]:
     for cell, raw in cells(read_extended(path), str(path)).items():
         recipe = check_recipe(raw, path, cell)
         if cell:
-            plans[f"{recipe.recipe}/{cell}"] = plan(recipe, f"{path}: cell {cell}")
+            plans[f"{recipe.recipe}/{cell}"] = _without_unused_sources(plan(recipe, f"{path}: cell {cell}"))
         else:
             plans[recipe.recipe] = plan(recipe, str(path))
     return plans
+
+
+def _without_unused_sources(steps: dict[str, PlannedStep]) -> dict[str, PlannedStep]:
+    """Return a grid's recipe without the sources that it inherits and makes nothing from."""
+    used = {artifact for step in steps.values() for artifacts in step.inputs.values() for artifact in artifacts}
+    return {name: step for name, step in steps.items() if step.stage != "source-tasks" or step.artifact in used}
 
 
 def load_plan(path: Path, cell: str = "") -> dict[str, PlannedStep]:

@@ -99,6 +99,8 @@ class SourceTasks(Step):
     ]
     split: Literal["train", "test", "all"] = "train"
     count: Count
+    at_most: bool | None = None
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] | None = None
     families: list[str] | None = None
     input: str | None = None
 
@@ -134,6 +136,10 @@ class Mix(Step):
             raise ValueError(f"method {self.method} needs `rows`")
         if (self.weights is None) == (self.method == "weights"):
             raise ValueError("`weights` and method weights belong together")
+        if self.top is not None and self.order is None:
+            raise ValueError("`top` takes the first of `order`; give it")
+        if self.with_replacement and self.method not in ("shares", "weights"):
+            raise ValueError("`with-replacement` belongs to method shares or weights")
         return self
 
 
@@ -145,6 +151,8 @@ def check_selection(step: Any) -> None:
         raise ValueError("`keep` needs `rows` or `fraction`, and they need `keep`")
     if step.keep is None and step.min is None and step.max is None:
         raise ValueError("nothing to filter by; give `keep` with `rows` or `fraction`, or `min`, or `max`")
+    if step.min is not None and step.max is not None and step.min > step.max:
+        raise ValueError("`min` is above `max`; no value lies between them")
 
 
 class FilterLength(Step):
@@ -196,6 +204,8 @@ class Asking(Step):
             raise ValueError("`endpoint` and `model-name` belong together")
         if self.api_key_env is not None and self.endpoint is None:
             raise ValueError("`api-key-env` belongs to `endpoint`")
+        if self.model is not None and (self.max_tokens or 0) >= (self.max_model_len or 4096):
+            raise ValueError("`max-tokens` leaves no room for a prompt in `max-model-len` (4096 by default)")
         return self
 
     def needs_teacher(self) -> bool:
@@ -217,6 +227,25 @@ class Score(Asking):
         """Whether the method asks a model."""
         return self.method not in ("random", "fasttext")
 
+    @model_validator(mode="after")
+    def _what_the_method_takes(self) -> Score:
+        asked = self.teacher or self.model or self.endpoint
+        if not self.needs_teacher() and asked:
+            raise ValueError(f"method {self.method} asks no model; leave teacher, model and endpoint out")
+        if self.teacher and self.method != "response-length":
+            raise ValueError(
+                f"method {self.method} needs a model that answers; the reference teacher gives lengths alone"
+            )
+        if self.method == "embedding" and self.endpoint is None:
+            raise ValueError("method embedding needs an endpoint")
+        if (self.positives is None) == (self.method in ("embedding", "fasttext")):
+            raise ValueError("`positives` and the methods embedding and fasttext belong together")
+        if self.negatives is not None and self.method != "fasttext":
+            raise ValueError("`negatives` belongs to method fasttext")
+        if self.prompt_file is not None and self.method not in ("difficulty", "ask-llm"):
+            raise ValueError("`prompt-file` belongs to the methods difficulty and ask-llm")
+        return self
+
 
 class FilterTasks(Step):
     """Keep tasks by a signal."""
@@ -235,6 +264,8 @@ class FilterTasks(Step):
     @model_validator(mode="after")
     def _something_to_filter_by(self) -> FilterTasks:
         check_selection(self)
+        if self.within_source and self.keep is None:
+            raise ValueError("`within-source` needs `keep`")
         return self
 
 
@@ -277,6 +308,10 @@ class Decontaminate(Step):
     def _something_to_compare_with(self) -> Decontaminate:
         if self.benchmarks is None and self.held_out is None:
             raise ValueError("takes `benchmarks` (files), `held-out` (steps that make evaluation tasks), or both")
+        if self.similarity is not None and self.method == "ngram":
+            raise ValueError("`similarity` decides nothing with method ngram")
+        if self.ngram is not None and self.method == "indel":
+            raise ValueError("`ngram` decides nothing with method indel")
         return self
 
 
@@ -371,6 +406,21 @@ class Answers(Asking):
     max_answer_tokens: Count | None = None
     time_limit: Count | None = None
     keep_cut: bool | None = None
+
+    @model_validator(mode="after")
+    def _what_the_filter_takes(self) -> Answers:
+        bounds = self.min_answer_tokens is not None or self.max_answer_tokens is not None
+        if self.filter == "random" and self.keep_per_question is None:
+            raise ValueError("filter random needs `keep-per-question`")
+        if self.filter == "length" and self.keep_per_question is None and not bounds:
+            raise ValueError("filter length needs `keep-per-question`, `min-answer-tokens` or `max-answer-tokens`")
+        if self.keep_per_question is not None and self.filter not in ("random", "length"):
+            raise ValueError("`keep-per-question` belongs to the filters random and length")
+        if (self.prefer is not None or bounds) and self.filter != "length":
+            raise ValueError("`prefer`, `min-answer-tokens` and `max-answer-tokens` belong to filter length")
+        if self.time_limit is not None and self.filter != "verifier":
+            raise ValueError("`time-limit` belongs to filter verifier")
+        return self
 
 
 class FilterTurns(Step):

@@ -15,7 +15,7 @@ methods:
 
 All rows are kept, with their columns. A row without a value has null there; provenance.json counts why
 (no-instruction, no-solution, refused, no-count, unparsable, zero-vector) and what was asked in tokens. Files of texts
-are .txt (one a line), .jsonl or .parquet (column instruction, text, prompt, question or problem_statement). Replies are
+are files or folders as `decontaminate --benchmarks` takes them. Replies are
 kept as they come: a run that was killed asks nothing twice.
 """
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -66,6 +67,13 @@ def _add_lock(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def source_name(text: str) -> str:
+    """Parse a name for a source of tasks."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of lower-case letters, digits and hyphens")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `source-tasks`."""
     parser = cli.Parser(prog="source-tasks", description=__doc__)
@@ -77,6 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="which held-out half to draw from; all: both, of what --input names, when it is only trained or tested on",
     )
     parser.add_argument("--count", required=True, type=cli.positive, metavar="N", help="number of valid tasks to make")
+    parser.add_argument("--at-most", action="store_true", help="make fewer than --count when the source has no more")
+    parser.add_argument(
+        "--name",
+        type=source_name,
+        metavar="NAME",
+        help="what the rows say in column source (default: the source)",
+    )
     parser.add_argument(
         "--families",
         metavar="A,B",
@@ -119,6 +134,7 @@ def chosen_families(source: Source, text: str | None) -> tuple[str, ...]:
 async def _write(writer: ArtifactWriter, source: Source, families: tuple[str, ...], args: argparse.Namespace) -> None:
     from sandbox import SandboxError
 
+    name = args.name or source.name
     journal = Journal(work_dir(args.out, writer.fingerprint) / "journal.jsonl")
     candidates = source.generate(args.split, args.seed, families)
     dropped: Counter[str] = Counter()
@@ -131,15 +147,15 @@ async def _write(writer: ArtifactWriter, source: Source, families: tuple[str, ..
         try:
             async for settled in build(candidates, args.count, args.workers, journal):
                 if settled.reason is None:
-                    tasks.write(row(source.name, settled.candidate))
+                    tasks.write(row(name, settled.candidate))
                     by_family[settled.candidate.family] += 1
                     bar.advance()
                 else:
-                    rejects.write(rejected_row(source.name, settled.candidate, settled.reason))
+                    rejects.write(rejected_row(name, settled.candidate, settled.reason))
                     dropped[settled.reason] += 1
         except SandboxError as error:
             raise BadInput(f"the sandbox failed ({error}); run the same command again to go on") from error
-        if tasks.rows < args.count:
+        if tasks.rows < (1 if args.at_most else args.count):
             most = "".join(f", most of them since: {reason}" for reason, _ in dropped.most_common(1))
             raise BadInput(
                 f"--count {args.count}: source {source.name} has only {tasks.rows} valid {args.split} tasks of these "
@@ -164,7 +180,14 @@ def run(args: argparse.Namespace) -> None:
     with ArtifactWriter(
         args.out,
         stage="source-tasks",
-        params={"source": args.source, "split": args.split, "count": args.count, "families": list(families)},
+        params={
+            "source": args.source,
+            "name": args.name,
+            "split": args.split,
+            "count": args.count,
+            "at-most": args.at_most,
+            "families": list(families),
+        },
         seed=args.seed,
         inputs=inputs,
         tier="T0",

@@ -1,10 +1,10 @@
 """Source `questions`: questions of mathematics, science and code, which have no environment.
 
-`--input` names Parquet or JSON lines with `question`, or with `conversations` (the published form of OpenThoughts3:
-`from` and `value`, of which the first human one is the question); where they are known `answer`, `domain` (math,
-science or code), `tests`, `solution`, `source`, `id`, `licence`. A question makes a row whose `task_binary` is null and
-whose `meta` holds `domain`, `answer`, `tests`, `solution` and `source`, null where unknown. The sandbox has nothing to
-validate in it. A question that occurs several times is taken once.
+`--input` names Parquet or JSON lines with `question` (or `problem`, or `input`), or with `conversations` (the published
+form of OpenThoughts3: `from` and `value`, of which the first human one is the question); where they are known `answer`,
+`domain` (math, science or code), `tests`, `solution`, `source`, `id`, `licence`. A question makes a row whose
+`task_binary` is null and whose `meta` holds `domain`, `answer`, `tests`, `solution` and `source`, null where unknown.
+The sandbox has nothing to validate in it. A question that occurs several times is taken once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from source_tasks.tables import NO_TEXT, Made, Row, TableSource, json_cell, text
 DOMAINS = ("math", "science", "code")
 UNKNOWN_DOMAIN = "question"
 
+# What published data sets call a question.
+NAMES = ("question", "problem", "input")
+
 BAD_DOMAIN = "domain is not math, science or code"
 
 
 def question_of(row: Row) -> str | None:
     """Return a row's question, or None where it has none."""
-    if (found := text_or_none(row, "question")) is not None:
-        return found.strip()
+    for name in NAMES:
+        if (found := text_or_none(row, name)) is not None:
+            return found.strip()
     turns = json_cell(row.get("conversations"))
     for turn in turns if isinstance(turns, list) else ():
         if isinstance(turn, dict) and turn.get("from") in ("human", "user"):
@@ -53,7 +57,7 @@ class Questions(TableSource):
     """Questions of a file."""
 
     name: ClassVar[str] = "questions"
-    needed = (("question", "conversations"),)
+    needed = ((*NAMES, "conversations"),)
     optional = ("answer", "domain", "tests", "solution", "source", "id", "licence", "license")
     label = ("id",)
 

@@ -110,7 +110,7 @@ def _parquet_rows(path: Path, needed: Sequence[Sequence[str]], optional: Sequenc
     _check_names(known, needed, f"--input {path}", "column")
     columns = [name for name in (*(name for choices in needed for name in choices), *optional) if name in known]
     number = 0
-    for batch in read_batches(path, columns):
+    for batch in read_batches(path, columns, checked=False):
         for index in range(batch.num_rows):
             number += 1
             # Row by row: a batch of large rows as Python values is several times the batch.

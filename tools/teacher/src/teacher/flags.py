@@ -94,6 +94,11 @@ def check_teacher_flags(args: argparse.Namespace) -> None:
         raise BadInput("--endpoint and --model-name belong together; give both or neither")
     if args.api_key_env is not None and args.endpoint is None:
         raise BadInput("--api-key-env belongs to --endpoint; leave it out")
+    if args.model is not None and args.max_tokens >= args.max_model_len:
+        raise BadInput(
+            f"--max-tokens {args.max_tokens} leaves no room for a prompt in --max-model-len {args.max_model_len}; "
+            "lower the one or raise the other"
+        )
     if args.endpoint is not None:
         _check_url(args.endpoint)
 

@@ -118,7 +118,8 @@ def payload(
 ) -> dict[str, Any]:
     """Return the body of the request. Its seed follows from what is asked, not from which row asks it.
 
-    A key of `extra_body` whose value is null is left out of the body: not every endpoint knows every parameter.
+    A key of `extra_body` whose value is null is left out of the body: not every endpoint knows every parameter. With
+    `max_completion_tokens` in it, `max_tokens` is left out too.
     """
     body: dict[str, Any] = {"model": model}
     if request.embed is not None:
@@ -136,6 +137,9 @@ def payload(
         body["top_k"] = sampling.top_k
     if request.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+    if "max_completion_tokens" in extra_body:
+        # The newer name of the same limit; endpoints that know it refuse both.
+        del body["max_tokens"]
     return _given(body | dict(extra_body))
 
 
