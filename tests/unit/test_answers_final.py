@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from answers.final import (
@@ -57,6 +57,7 @@ def test_the_final_answer_is_the_last_box_or_the_last_line(text, final):
 
 
 @given(st.text(alphabet="ab1 {}\\", max_size=30))
+@example("\\\\\\{")
 def test_a_box_is_found_whatever_is_in_it_as_long_as_braces_balance(text):
     depth, escaped = 0, False
     for character in text:

@@ -50,11 +50,12 @@ def last_boxed(text: str) -> str | None:
     '\\frac{1}{2}'
     """
     for match in reversed(list(_BOXED.finditer(text))):
-        depth = 1
+        depth, escaped = 1, False
         for end in range(match.end(), len(text)):
-            escaped = text[end - 1] == "\\" and text[end - 2] != "\\"
             if text[end] in "{}" and not escaped:
                 depth += 1 if text[end] == "{" else -1
+            # A backslash that is escaped itself escapes nothing.
+            escaped = text[end] == "\\" and not escaped
             if depth == 0:
                 return text[match.end() : end].strip()
     return None
