@@ -8,23 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from recipe_core.errors import BadInput, nearest
+from recipe_core.sampling import Sampling
 from recipe_core.tasks import is_verifiable
 
 REFERENCE = "reference"
 BUILTIN = "builtin"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Sampling parameters, always sent, so that a server's own defaults never decide.
-
-    `top_k` of -1 means no limit, as in vLLM; it goes only to servers known to take it.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
-    max_tokens: int = 1024
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recipe_core.artifact import value_digest
+from recipe_core.sampling import Sampling
 from recipe_core.seeds import row_seed
 
 # What a seed may be at most in servers that keep it in a signed 32-bit integer.
 _SEEDS = 2**31
 COMPLETIONS = "/chat/completions"
 EMBEDDINGS = "/embeddings"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Sampling parameters, always sent, so that a server's own defaults never decide.
-
-    `top_k` of -1 means no limit; it is sent only when it limits, since not every server knows the parameter.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
-    max_tokens: int = 1024
 
 
 @dataclass(frozen=True)
