@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Sampling:
     """Sampling parameters, always sent, so that a server's own defaults never decide.
 
-    `top_k` of -1 means no limit, as in vLLM; since not every server knows the parameter, it is sent only where it limits
-    or to servers known to take it.
+    `top_k` of -1 means no limit, as in vLLM. Not every server knows the parameter: it is sent where it limits, or to
+    servers known to take it.
     """
 
     temperature: float = 1.0
