@@ -174,17 +174,40 @@ class FilterLength(Step):
         return self
 
 
-class Asking(Step):
-    """How a teacher is asked; shared by the stages that ask one."""
+class Answered(Step):
+    """What answers: a model artifact (`model`) or one behind an API (`endpoint`, `model-name`)."""
 
-    references = {"from_": "tasks", "model": "model"}
-    from_: Annotated[StepReferences, Field(max_length=1)]
-    teacher: Literal["reference"] | None = None
     model: StepReference | None = None
     endpoint: str | None = None
     model_name: str | None = None
     api_key_env: str | None = None
     extra_body: dict[str, JsonValue] | None = None
+    retries: Annotated[int, Field(ge=0)] | None = None
+    request_timeout: Positive | None = None
+
+    def asks(self) -> bool:
+        """Whether the step asks anything."""
+        return True
+
+    @model_validator(mode="after")
+    def _one_that_answers(self) -> Answered:
+        choices = [name for name in ("teacher", "model", "endpoint") if name in type(self).model_fields]
+        given = sum(getattr(self, name) is not None for name in choices)
+        if given > 1 or (not given and self.asks()):
+            raise ValueError(f"takes one of {', '.join(choices)}")
+        if (self.endpoint is None) != (self.model_name is None):
+            raise ValueError("`endpoint` and `model-name` belong together")
+        if self.api_key_env is not None and self.endpoint is None:
+            raise ValueError("`api-key-env` belongs to `endpoint`")
+        return self
+
+
+class Asking(Answered):
+    """How a teacher is asked about each row; shared by the stages that do."""
+
+    references = {"from_": "tasks", "model": "model"}
+    from_: Annotated[StepReferences, Field(max_length=1)]
+    teacher: Literal["reference"] | None = None
     max_model_len: Count | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -192,25 +215,12 @@ class Asking(Step):
     max_tokens: Count | None = None
     concurrency: Count | None = None
     requests_per_minute: Positive | None = None
-    retries: Annotated[int, Field(ge=0)] | None = None
-    request_timeout: Positive | None = None
 
     @model_validator(mode="after")
-    def _one_teacher(self) -> Asking:
-        given = sum(choice is not None for choice in (self.teacher, self.model, self.endpoint))
-        if given > 1 or (not given and self.needs_teacher()):
-            raise ValueError("takes one of teacher, model, endpoint")
-        if (self.endpoint is None) != (self.model_name is None):
-            raise ValueError("`endpoint` and `model-name` belong together")
-        if self.api_key_env is not None and self.endpoint is None:
-            raise ValueError("`api-key-env` belongs to `endpoint`")
+    def _room_for_a_prompt(self) -> Asking:
         if self.model is not None and (self.max_tokens or 0) >= (self.max_model_len or 4096):
             raise ValueError("`max-tokens` leaves no room for a prompt in `max-model-len` (4096 by default)")
         return self
-
-    def needs_teacher(self) -> bool:
-        """Whether the step asks anything."""
-        return True
 
 
 class Score(Asking):
@@ -223,14 +233,14 @@ class Score(Asking):
     negatives: str | None = None
     prompt_file: str | None = None
 
-    def needs_teacher(self) -> bool:
+    def asks(self) -> bool:
         """Whether the method asks a model."""
         return self.method not in ("random", "fasttext")
 
     @model_validator(mode="after")
     def _what_the_method_takes(self) -> Score:
         asked = self.teacher or self.model or self.endpoint
-        if not self.needs_teacher() and asked:
+        if not self.asks() and asked:
             raise ValueError(f"method {self.method} asks no model; leave teacher, model and endpoint out")
         if self.teacher and self.method != "response-length":
             raise ValueError(
@@ -359,30 +369,12 @@ class Trials(Step):
     max_model_len: Count | None = None
 
 
-class ModelTrials(Trials):
-    """Trials of a model: an artifact (`model`) or one behind an API (`endpoint`, `model-name`)."""
+class ModelTrials(Trials, Answered):
+    """Trials of a model, an artifact or one behind an API."""
 
     references = {"from_": "tasks", "model": "model"}
     from_: Annotated[StepReferences, Field(max_length=1)]
-    model: StepReference | None = None
-    endpoint: str | None = None
-    model_name: str | None = None
-    api_key_env: str | None = None
     attempts: Count | None = None
-    retries: Annotated[int, Field(ge=0)] | None = None
-    request_timeout: Positive | None = None
-    extra_body: dict[str, JsonValue] | None = None
-
-    @model_validator(mode="after")
-    def _one_model(self) -> ModelTrials:
-        choices = [name for name in ("teacher", "model", "endpoint") if name in type(self).model_fields]
-        if sum(getattr(self, name) is not None for name in choices) != 1:
-            raise ValueError(f"takes one of {', '.join(choices)}")
-        if (self.endpoint is None) != (self.model_name is None):
-            raise ValueError("`endpoint` and `model-name` belong together")
-        if self.api_key_env is not None and self.endpoint is None:
-            raise ValueError("`api-key-env` belongs to `endpoint`")
-        return self
 
 
 class Rollout(ModelTrials):
