@@ -1,0 +1,156 @@
+"""Build one Apptainer image a stack, and verify what they hold.
+
+    images list                    every image, its file and whether it is built
+    images build --base local      all images, on a base made from this machine's Debian packages
+    images build data harness      two of them, on the base that containers/base.def pins by digest
+    images verify                  read every file of every image; name those that differ
+    images compare A.sif B.sif     name the files in which two images differ
+
+An image's file is named images/<image>-<digest>.sif by what it is made from: its definition, the locks of its stacks
+and the tools' sources. containers/images.lock records the digests of the base, of the locks and of the files
+installed from them; `build --record` writes it, `verify` compares with it.
+
+Building needs a network, or packages in uv's cache; running needs none. No rights are needed but user namespaces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from images import build
+from images.contents import differences, digest_of, listing, packages_of, read_listing
+from images.names import HOME, all_images, definition, image_path, source_files, stacks_of
+from recipe_core.artifact import file_digest
+from recipe_core.cli import Parser, entry
+from recipe_core.errors import BadInput
+
+LOCK = Path("containers") / "images.lock"
+_DIFFERENCES_SHOWN = 20
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = Parser(prog="images", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="print every image, its file and whether it is built")
+    make = commands.add_parser("build", help="build images that are not built yet")
+    make.add_argument("image", nargs="*", help="which (default: all)")
+    make.add_argument(
+        "--base",
+        default="registry",
+        metavar="BASE",
+        help="registry, local (bootstrapped by mmdebstrap), or the folder or file of an image (default registry)",
+    )
+    make.add_argument("--again", action="store_true", help="also those that are built")
+    make.add_argument("--record", action="store_true", help=f"write {LOCK}")
+    verify = commands.add_parser("verify", help="read every file of the images; name those that differ")
+    verify.add_argument("image", nargs="*", help="which (default: all that are built)")
+    compare = commands.add_parser("compare", help="name the files in which two images differ")
+    compare.add_argument("first", type=Path)
+    compare.add_argument("second", type=Path)
+    return parser
+
+
+def read_lock(root: Path) -> dict[str, Any]:
+    """Return what containers/images.lock records; nothing where it does not exist."""
+    path = root / LOCK
+    return json.loads(path.read_text()) if path.is_file() else {"base": {}, "images": {}}
+
+
+def lock_digests(root: Path, image: str) -> dict[str, str]:
+    """Return the SHA-256 of the lock of each stack in an image."""
+    return {stack: file_digest(root / "envs" / stack / "requirements.lock") for stack in stacks_of(root, image)}
+
+
+def build_images(root: Path, args: argparse.Namespace) -> None:
+    """Build what is asked for and is not there."""
+    names = args.image or all_images(root)
+    for name in names:
+        definition(root, name)
+    work = build.work_folder(root)
+    pending = [name for name in names if args.again or not (root / image_path(root, name)).is_file()]
+    recorded = read_lock(root)
+    if pending or args.record:
+        base = build.build_base(root, args.base, work)
+    for name in pending:
+        target, _ = build.build_image(root, name, base, work)
+        print(f"{target.relative_to(root)}: {target.stat().st_size / 1e6:,.0f} MB")
+    if args.record:
+        recorded["base"] = {"from": args.base, "files": build.base_digest(base)}
+        for name in names:
+            files = read_listing((root / image_path(root, name)).with_suffix(".files"))
+            recorded["images"][name] = {"locks": lock_digests(root, name), "packages": digest_of(packages_of(files))}
+        (root / LOCK).write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n")
+
+
+def verify_image(root: Path, name: str, recorded: dict[str, Any]) -> list[str]:
+    """Read an image and return a line for everything that is other than it should be."""
+    path = root / image_path(root, name)
+    if not path.is_file():
+        return [f"not built; build it: images build {name}"]
+    found = listing(path)
+    lines = differences(read_listing(path.with_suffix(".files")), found)
+    # The tools in it are those of this commit: its name says so, but a name can be given to anything.
+    inside = {entry.path: entry.what for entry in found}
+    for file in source_files(root, stacks_of(root, name)):
+        what = inside.get(f"{HOME}/{file}", "missing")
+        if what != file_digest(root / file):
+            lines.append(f"{HOME}/{file}: {what[:40]}, not what stands here")
+    entry_ = recorded["images"].get(name)
+    if entry_ and entry_["locks"] == lock_digests(root, name):
+        packages = digest_of(packages_of(found))
+        if packages != entry_["packages"]:
+            lines.append(f"{HOME}/.venvs: digest {packages[:12]}, {LOCK} has {entry_['packages'][:12]}")
+    return lines
+
+
+def show(title: str, lines: list[str]) -> None:
+    """Print differences below a title, not more than a screen."""
+    for line in lines[:_DIFFERENCES_SHOWN]:
+        print(f"{title}: {line}")
+    if len(lines) > _DIFFERENCES_SHOWN:
+        print(f"{title}: and {len(lines) - _DIFFERENCES_SHOWN} more")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line says; exit code 1 where an image differs."""
+    root = Path.cwd()
+    if not (root / "containers").is_dir():
+        raise BadInput("no folder containers/ here; run this in the project's folder")
+    if args.command == "list":
+        for name in all_images(root):
+            path = image_path(root, name)
+            state = "built" if (root / path).is_file() else "not built"
+            print(f"{name}\t{path}\t{state}\t{' '.join(stacks_of(root, name))}")
+    elif args.command == "build":
+        build_images(root, args)
+    elif args.command == "verify":
+        names = args.image or [name for name in all_images(root) if (root / image_path(root, name)).is_file()]
+        if not names:
+            raise BadInput("no image is built; build them: images build")
+        recorded = read_lock(root)
+        wrong = 0
+        for name in names:
+            lines = verify_image(root, name, recorded)
+            show(name, lines or ["as built and as this commit says"])
+            wrong += bool(lines)
+        if wrong:
+            print(f"images: {wrong} of {len(names)} differ; build them again: images build --again", file=sys.stderr)
+            raise SystemExit(1)
+    else:
+        for path in (args.first, args.second):
+            if not path.exists():
+                raise BadInput(f"{path}: no such image")
+        lines = differences(listing(args.first), listing(args.second))
+        show("differs", lines)
+        raise SystemExit(bool(lines))
+
+
+main = entry(build_parser, run)
+
+if __name__ == "__main__":
+    main()

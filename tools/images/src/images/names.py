@@ -1,0 +1,97 @@
+"""What an image is made from, and the name that follows from it: an image of other inputs has another name.
+
+Snakemake knows an image by its path alone, so a path must never stand for two contents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import tomllib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from recipe_core.errors import BadInput
+
+IMAGES = Path("images")
+# Where the project stands in every image.
+HOME = "/opt/agent-recipes"
+
+
+def definition(root: Path, image: str) -> Path:
+    """Return the definition of an image.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    path = root / "containers" / f"{image}.def"
+    if not path.is_file() or image == "base":
+        raise BadInput(f"no image {image!r}: containers/ defines {', '.join(all_images(root))}")
+    return path
+
+
+def all_images(root: Path) -> list[str]:
+    """Return the names of all images but the base."""
+    return sorted(path.stem for path in (root / "containers").glob("*.def") if path.stem != "base")
+
+
+def stacks_of(root: Path, image: str) -> list[str]:
+    """Return the stacks that an image holds, as its definition's argument `stacks` names them."""
+    path = definition(root, image)
+    found = re.search(r'^ *stacks="([a-z -]+)"$', path.read_text(), re.MULTILINE)
+    if not found:
+        raise BadInput(f'{path}: expected a line such as stacks="data serve" below %arguments')
+    return found[1].split()
+
+
+@lru_cache
+def _tracked(root: Path) -> tuple[str, ...]:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "envs", "tools"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    if listing.returncode == 0:
+        return tuple(sorted(filter(None, listing.stdout.split("\0"))))
+    # A copy of the files without their history.
+    found = [path for folder in ("envs", "tools") for path in (root / folder).rglob("*") if path.is_file()]
+    return tuple(sorted(str(path.relative_to(root)) for path in found if "__pycache__" not in path.parts))
+
+
+def source_files(root: Path, stacks: Sequence[str]) -> list[Path]:
+    """Return what is copied into an image of these stacks, below `root`: locks, the installer, the stacks' tools."""
+    spec = tomllib.loads((root / "envs" / "stacks.toml").read_text())
+    tools = {tool for stack in stacks for tool in spec[stack]["tools"]}
+    folders = {*(("envs", stack) for stack in (*stacks, "uv")), *(("tools", tool) for tool in tools)}
+    wanted = []
+    for name in _tracked(root):
+        path = Path(name)
+        if (path.parts[:2] in folders or path.parts[:2] in {("envs", "install.py"), ("envs", "stacks.toml")}) and (
+            root / path
+        ).is_file():
+            wanted.append(path)
+    return wanted
+
+
+def source_digest(root: Path, files: Sequence[Path]) -> str:
+    """Return the SHA-256 over files below `root`, with their names."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path}\0".encode() + hashlib.sha256((root / path).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@lru_cache
+def image_path(root: Path, image: str) -> Path:
+    """Return where an image lies, below `root`; twelve digits of the digest of all its inputs are part of the name.
+
+    Args:
+        root: the project's folder.
+        image: its name, that of its definition.
+    """
+    files = [Path("containers/base.def"), definition(root, image).relative_to(root)]
+    files += source_files(root, stacks_of(root, image))
+    return IMAGES / f"{image}-{source_digest(root, files)[:12]}.sif"
