@@ -118,6 +118,8 @@ def find_python(version: str, settings: dict[str, str]) -> str:
     # Version managers keep interpreters side by side: <versions>/<3.x.y>/bin/python.
     managers = [here.parent.parent.parent, Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"]
     for folder in managers:
+        if not os.access(folder, os.R_OK):
+            continue
         candidates += sorted(map(str, folder.glob(f"{version}.*/bin/python{version}")), reverse=True)
     for candidate in [str(here), *candidates]:
         if candidate and Path(candidate).exists():

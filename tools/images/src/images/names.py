@@ -40,9 +40,9 @@ def all_images(root: Path) -> list[str]:
 def stacks_of(root: Path, image: str) -> list[str]:
     """Return the stacks that an image holds, as its definition's argument `stacks` names them."""
     path = definition(root, image)
-    found = re.search(r'^ *stacks="([a-z -]+)"$', path.read_text(), re.MULTILINE)
+    found = re.search(r"^ *stacks=([a-z -]+)$", path.read_text(), re.MULTILINE)
     if not found:
-        raise BadInput(f'{path}: expected a line such as stacks="data serve" below %arguments')
+        raise BadInput(f"{path}: expected a line such as stacks=data serve below %arguments")
     return found[1].split()
 
 
