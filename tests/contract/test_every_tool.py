@@ -49,14 +49,18 @@ def test_a_stage_has_one_name(stage: str):
     assert f'{stage} = "{module}.' in (ROOT / "tools" / stage / "pyproject.toml").read_text()
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "report", "rank", "publish", "recipe", "serve", "sandbox"])
+@pytest.mark.parametrize(
+    "stage", [*STAGES, "report", "rank", "publish", "recipe", "images", "doctor", "serve", "sandbox"]
+)
 def test_help_is_fast_enough_to_ask_for_and_shows_an_example(stage: str, tool):
     done = tool(stage, "--help", timeout=20)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"^ +{stage} ", done.stdout, re.M), "no example in the help"
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "report", "rank", "publish", "recipe", "serve", "sandbox"])
+@pytest.mark.parametrize(
+    "stage", [*STAGES, "report", "rank", "publish", "recipe", "images", "doctor", "serve", "sandbox"]
+)
 def test_an_unknown_flag_is_one_line_and_code_2(stage: str, tool):
     done = tool(stage, "--no-such-flag")
     assert done.returncode == 2
