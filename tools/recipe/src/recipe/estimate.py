@@ -95,9 +95,10 @@ class Estimator:
             self._costs[step.key] = self._estimate(step, inputs)
         return self._costs[step.key]
 
-    def total(self) -> Cost:
-        """Return the sum over all distinct steps; its rows are meaningless and 0."""
-        costs = [self.cost(step) for step in {step.key: step for step in self._steps.values()}.values()]
+    def total(self, steps: Iterable[PlannedStep] | None = None) -> Cost:
+        """Return the sum over distinct steps, all unless some are given; its rows are meaningless and 0."""
+        chosen = self._steps.values() if steps is None else steps
+        costs = [self.cost(step) for step in {step.key: step for step in chosen}.values()]
         return Cost(
             rows=0,
             bound=any(cost.bound for cost in costs),
