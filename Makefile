@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` runs the whole pipeline, `make test` the tests. Both set up what they need first.
 
-.PHONY: help setup demo build test test-full lint format docs lock bench-data clean
+.PHONY: help setup setup-cluster demo build fetch test test-full test-cluster lint format docs lock bench-data bench-sandbox clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -13,6 +13,13 @@ help: ## show this
 setup: ## install every pinned stack below .venvs/
 	$(PYTHON) envs/install.py
 
+setup-cluster: ## install what a log-in node needs: Snakemake and the tools beside it; the rest is in the images
+	$(PYTHON) envs/install.py workflow
+
+fetch: setup-cluster ## download all that RECIPE needs, in the images, where there is a network
+	recipe check $(RECIPE)
+	snakemake --profile workflow/profiles/fetch -- fetch-$(RECIPE)
+
 demo: ## build the recipe `demo`: source tasks, rollouts, SFT, RL, scores
 	@$(MAKE) --no-print-directory build RECIPE=demo
 
@@ -23,12 +30,16 @@ build: setup ## build the recipe RECIPE (a name in workflow/recipes)
 
 test: setup ## lint, types and the fast tests
 	$(MAKE) --no-print-directory lint
-	pytest -n auto --dist worksteal -m "not full" tests
+	pytest -n auto --dist worksteal -m "not full and not cluster" tests
 
 test-full: setup ## everything a machine without a GPU can run
 	$(MAKE) --no-print-directory lint
-	pytest -n auto --dist worksteal -m "not full" tests
-	pytest -m full tests
+	pytest -n auto --dist worksteal -m "not full and not cluster" tests
+	pytest -m "full and not cluster" tests
+
+test-cluster: setup ## bring up a real Slurm and Apptainer (Debian, as root), build the images, run what needs them
+	tests/cluster/apptainer
+	pytest -m cluster tests/cluster
 
 lint: ## ruff, mypy, snakefmt, snakemake --lint
 	ruff check .
@@ -53,6 +64,9 @@ lock: ## resolve every envs/<stack>/requirements.in again
 bench-data: setup ## time the data tools on up to 1,200,000 rows (40 minutes); writes results/bench/data.json
 	$(PYTHON) envs/install.py bench
 	.venvs/data/bin/python benchmarks/bench_data.py
+
+bench-sandbox: setup ## trials a minute, start and stop of sandboxes beside Harbor's own; writes results/bench/sandbox.json
+	.venvs/harness/bin/python benchmarks/bench_sandbox.py
 
 clean: ## remove what recipes built (not the stacks, nor what a teacher was asked)
 	find results -mindepth 1 -not -path 'results/requests*' -not -name README.md -delete

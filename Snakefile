@@ -13,10 +13,11 @@ include: "workflow/rules/common.smk"
 
 
 # The profile says where the tools are (inside an image they are on PATH already) and which sandbox runs on its machines.
+PREFIX = f"export SANDBOX_BACKEND={config.get('sandbox', 'auto')}; "
 if "bin" in config:
-    shell.prefix(
-        f"export PATH={Path(config['bin']).resolve()}:$PATH SANDBOX_BACKEND={config.get('sandbox', 'auto')}; "
-    )
+    PREFIX += f"export PATH={Path(config['bin']).resolve()}:$PATH; "
+shell.prefix(PREFIX)
+let_in_by_profile()
 
 FILES = recipe_files(config.get("recipes", ""))
 RECIPES = {
@@ -39,6 +40,10 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
+onstart:
+    check_start()
+
+
 for name in FILES:
 
     rule:
@@ -46,6 +51,17 @@ for name in FILES:
             name
         input:
             targets(name),
+        localrule: True
+
+
+# Everything that a recipe downloads; the rest of it can then be built without a network.
+for name in FILES:
+
+    rule:
+        name:
+            f"fetch-{name}"
+        input:
+            fetched_for(name),
         localrule: True
 
 

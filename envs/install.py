@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVS = ROOT / "envs"
 VENVS = ROOT / ".venvs"
 UV = VENVS / "bin" / "uv"
-# Programs the tools call that no Python package carries, and the Debian package of each.
+# Programs the tools call that no Python package carries, and the Debian package of each. Where only the workflow is
+# installed, the tools and these stand in images.
 SYSTEM_PROGRAMS = {"tmux": "tmux", "bash": "bash"}
 
 
@@ -219,7 +220,8 @@ def main(arguments: list[str]) -> None:
             fail(f"no stack {name!r}; there are {', '.join(stacks)}")
     names = arguments or [name for name, spec in stacks.items() if not spec.get("optional")]
     pending = [name for name in names if not is_ready(name, stacks[name])]
-    install_system_programs()
+    if set(names) != {"workflow"}:
+        install_system_programs()
     if not pending:
         return
     download, disk = (sum(stacks[name][key] for name in pending) for key in ("download_mb", "disk_mb"))

@@ -1,10 +1,14 @@
 # What the stages' definitions share: the recipes, and what each needs to know of its step. A step's output is its
 # manifest: the last file an artifact gets; what other files there are depends on the stage.
 
+import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
+from images.names import image_path
+from recipe.containers import let_in, let_secrets_in
 from recipe.plan import (
     DATED_STAGES,
     artifact_path,
@@ -12,7 +16,6 @@ from recipe.plan import (
     load_rank,
     report_key,
 )
-from recipe_core.artifact import file_digest
 from recipe_core.errors import BadInput
 
 
@@ -61,9 +64,48 @@ def read_ranks():
 
 
 def image(stack):
-    """The image of a stack, named by the lock it is built from: an image of another lock has another name."""
-    digest = file_digest(Path(workflow.basedir, "envs", stack, "requirements.lock"))
-    return f"images/{stack}-{digest[:12]}.sif"
+    """The image of a stack, named by what it is made of: an image of other locks or other tools has another name."""
+    return str(Path(workflow.basedir, image_path(Path(workflow.basedir), stack)))
+
+
+def expanded(path):
+    """A path of the profile with ~ and $NAME replaced."""
+    return os.path.expandvars(os.path.expanduser(path))
+
+
+def let_in_by_profile():
+    """Let into containers what the profile names: variables (`pass`), a folder (`scratch`), a file of keys (`secrets`)."""
+    scratch = [expanded(config["scratch"])] if "scratch" in config else []
+    try:
+        let_in(os.environ, str(config.get("pass", "")).split(","), scratch)
+        if "secrets" in config:
+            let_secrets_in(os.environ, Path(expanded(config["secrets"])))
+    except BadInput as error:
+        raise WorkflowError(str(error)) from None
+
+
+def check_start():
+    """Refuse, before the first job, a run that lacks an image, or needs a network that the profile does not give."""
+    jobs = list(workflow.dag.needrun_jobs())
+    if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+        images = {job.container_img_url for job in jobs if job.container_img_url}
+        missing = sorted(Path(url).name for url in images if not Path(url).is_file())
+        if missing:
+            names = " ".join(name.rpartition("-")[0] for name in missing)
+            raise WorkflowError(
+                f"images are not built: {', '.join(missing)}; build them: images build {names}"
+            )
+        if config.get("network") != "on":
+            fetches = sorted(
+                file
+                for job in jobs
+                for file in job.output
+                if Path(file).is_relative_to(FETCHED)
+            )
+            if fetches:
+                raise WorkflowError(
+                    f"not fetched yet: {', '.join(fetches)}; fetch them where there is a network: make fetch RECIPE=..."
+                )
 
 
 def inputs(flag):
@@ -78,6 +120,9 @@ def inputs(flag):
     return manifests
 
 
+# Where the rules that need a network put what they fetch; nothing else needs one.
+FETCHED = Path("results/fetch")
+
 # What a step with this value of a parameter needs downloaded first.
 DOWNLOADS = {
     ("source", "pybugs"): "results/fetch/packages.done",
@@ -85,17 +130,16 @@ DOWNLOADS = {
 }
 
 
-def downloads(wildcards):
+def downloads_of(step):
     """What a step needs downloaded first."""
-    parameters = STEPS[wildcards.key].parameters
     found = [
         file
         for (name, value), file in DOWNLOADS.items()
-        if parameters.get(name) == value
+        if step.parameters.get(name) == value
     ]
-    if "hub" in parameters:
-        repo = "--".join(Path(parameters["hub"]).parts)
-        found.append(f"results/fetch/hub/{repo}@{parameters['revision']}.done")
+    if "hub" in step.parameters:
+        repo = "--".join(Path(step.parameters["hub"]).parts)
+        found.append(f"results/fetch/hub/{repo}@{step.parameters['revision']}.done")
     return found
 
 
@@ -103,10 +147,9 @@ def downloads(wildcards):
 GIVEN = ("input", "benchmarks", "positives", "negatives", "prompt-file", "tokenizer")
 
 
-def given_files(wildcards):
+def files_of(step):
     """The files that a step reads beside artifacts: what the user obtained, or a rule fetches."""
-    parameters = STEPS[wildcards.key].parameters
-    values = [parameters[name] for name in GIVEN if name in parameters]
+    values = [step.parameters[name] for name in GIVEN if name in step.parameters]
     files = [
         file
         for value in values
@@ -114,6 +157,28 @@ def given_files(wildcards):
     ]
     # A tokenizer may also be a built-in one, by name.
     return [file for file in files if Path(file).suffix or len(Path(file).parts) > 1]
+
+
+def fetched_for(name):
+    """What the rules that fetch make for a recipe file."""
+    steps = [
+        step
+        for recipe, plan in RECIPES.items()
+        if recipe.partition("/")[0] == name
+        for step in plan.values()
+    ]
+    found = {file for step in steps for file in (*downloads_of(step), *files_of(step))}
+    return sorted(file for file in found if Path(file).is_relative_to(FETCHED))
+
+
+def downloads(wildcards):
+    """What a step needs downloaded first."""
+    return downloads_of(STEPS[wildcards.key])
+
+
+def given_files(wildcards):
+    """The files that a step reads beside artifacts."""
+    return files_of(STEPS[wildcards.key])
 
 
 def artifacts(flag):

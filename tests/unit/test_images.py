@@ -1,0 +1,120 @@
+"""Names of images, and the comparison of what they hold."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import images.build
+from images.contents import Entry, differences, digest_of, packages_of, read_listing, write_listing
+from images.names import (
+    all_images,
+    definition,
+    image_path,
+    source_digest,
+    source_files,
+    stacks_of,
+)
+from recipe_core.errors import BadInput
+
+ROOT = Path(__file__).resolve().parents[2]
+WALK = ROOT / "tools" / "images" / "src" / "images" / "walk.py"
+
+
+def test_every_stack_of_the_pipeline_has_an_image():
+    assert all_images(ROOT) == ["data", "harness", "rl", "serve", "sft", "workflow"]
+    for image in all_images(ROOT):
+        assert stacks_of(ROOT, image)[0] == image
+        assert re.fullmatch(rf"images/{image}-[0-9a-f]{{12}}\.sif", str(image_path(ROOT, image)))
+
+
+def test_an_unknown_image_is_one_line():
+    with pytest.raises(BadInput, match=r"no image 'nosuch': containers/ defines data, "):
+        definition(ROOT, "nosuch")
+    with pytest.raises(BadInput, match="no image 'base'"):
+        definition(ROOT, "base")
+
+
+def test_the_base_is_pinned_by_digest():
+    text = (ROOT / "containers" / "base.def").read_text()
+    assert re.search(r"^ *base=[a-z]+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    for image in all_images(ROOT):
+        assert "\nFrom: {{ base }}\n" in definition(ROOT, image).read_text()
+
+
+def test_sources_are_locks_installer_and_the_tools_of_the_stacks():
+    files = {str(path) for path in source_files(ROOT, ["sft"])}
+    assert "envs/sft/requirements.lock" in files
+    assert "envs/uv/requirements.lock" in files
+    assert "envs/install.py" in files
+    assert "tools/train-sft/pyproject.toml" in files
+    assert not any("__pycache__" in file or file.startswith(("tools/rollout/", "envs/rl/")) for file in files)
+
+
+def test_a_digest_follows_names_and_contents(tmp_path: Path):
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("1")
+    first = source_digest(tmp_path, [Path("a")])
+    assert first == source_digest(tmp_path, [Path("a")])
+    assert first != source_digest(tmp_path, [Path("b")])
+    (tmp_path / "a").write_text("2")
+    assert first != source_digest(tmp_path, [Path("a")])
+
+
+ENTRIES = [
+    Entry("/opt/agent-recipes/.venvs/data/lib/x.py", "0o644", "aa"),
+    Entry("/opt/agent-recipes/.venvs/data/lib/x.pyc", "0o644", "bb"),
+    Entry("/usr/bin/tmux", "0o755", "cc"),
+]
+
+
+def test_differences_name_the_file():
+    assert differences(ENTRIES, ENTRIES) == []
+    found = [ENTRIES[0]._replace(what="dd"), ENTRIES[2]._replace(mode="0o700"), Entry("/new", "0o644", "ee")]
+    assert differences(ENTRIES, found) == [
+        "/new: not expected",
+        "/opt/agent-recipes/.venvs/data/lib/x.py: dd, expected aa",
+        "/opt/agent-recipes/.venvs/data/lib/x.pyc: missing",
+        "/usr/bin/tmux: mode 0o700, expected 0o755",
+    ]
+
+
+def test_compiled_files_are_no_part_of_a_digest():
+    changed = [ENTRIES[0], ENTRIES[1]._replace(what="other"), ENTRIES[2]]
+    assert digest_of(ENTRIES) == digest_of(changed)
+    assert digest_of(ENTRIES) != digest_of(changed[:2])
+    assert packages_of(ENTRIES) == ENTRIES[:2]
+
+
+def test_a_listing_is_read_as_it_was_written(tmp_path: Path):
+    write_listing(tmp_path / "x.files", ENTRIES)
+    assert read_listing(tmp_path / "x.files") == ENTRIES
+    with pytest.raises(BadInput, match="no such file; build the image again"):
+        read_listing(tmp_path / "y.files")
+    (tmp_path / "z.files").write_text("one\ttwo\n")
+    with pytest.raises(BadInput, match="not a list of an image's files"):
+        read_listing(tmp_path / "z.files")
+
+
+def test_a_walk_lists_files_links_and_what_cannot_be_read(tmp_path: Path):
+    (tmp_path / "d").mkdir(mode=0o755)
+    (tmp_path / "d" / "file").write_text("x")
+    (tmp_path / "link").symlink_to("d/file")
+    done = subprocess.run(
+        [sys.executable, "-", tmp_path, "/nosuch"], stdin=WALK.open(), capture_output=True, text=True, check=True
+    )
+    lines = {Path(path).name: (mode, what) for path, mode, what in map(json.loads, done.stdout.splitlines())}
+    assert lines["d"] == ("0o755", "dir")
+    assert lines["file"][1] == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+    assert lines["link"][1] == "-> d/file"
+    assert lines["nosuch"] == ("", "unreadable: No such file or directory")
+
+
+def test_settings_of_a_build_are_seen_below_mnt():
+    assert doctest.testmod(images.build).failed == 0
