@@ -1,0 +1,272 @@
+"""Recipes on a real Slurm, in real images, with the network off: what a laptop makes, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recipe.plan import load_plan
+from recipe_core.artifact import open_artifact
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ROOT / "tests" / "workflow" / "small.yaml"
+PROFILES = "--profile workflow/profiles/slurm --workflow-profile tests/cluster/site"
+BENCHMARK = "Write a function that returns the n-th prime number, counting from one.\n"
+
+
+class Project:
+    """A copy of this project in a folder that the submitting user owns, with the images beside it."""
+
+    def __init__(self, cluster, folder: Path) -> None:
+        self.cluster = cluster
+        self.folder = folder
+
+    def run(self, command: str, timeout: float = 1800, **env: str) -> subprocess.CompletedProcess[str]:
+        path = f"{self.folder}/.venvs/bin:/usr/local/bin:/usr/bin:/bin"
+        return self.cluster.as_user(command, cwd=self.folder, env={"PATH": path, **env}, timeout=timeout)
+
+    def build(self, target: str, *words: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
+        return self.run(f"snakemake {PROFILES} {' '.join(words)} -- {target}", timeout)
+
+    def start(self, target: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start Snakemake in a session of its own, as a shell on a log-in node would."""
+        log = (self.folder / "snakemake.log").open("wb")
+        call = f"snakemake {PROFILES} {' '.join(words)} -- {target}"
+        command = f"cd {self.folder} && PATH={self.folder}/.venvs/bin:$PATH exec {call}"
+        user = ["setpriv", "--reuid", "hpc", "--regid", "hpc", "--init-groups", "env", "HOME=/home/hpc"]
+        return subprocess.Popen([*user, "bash", "-c", command], stdout=log, stderr=log, start_new_session=True)
+
+    def jobs(self, stage: str) -> list[str]:
+        """The ids of the jobs of a stage that Slurm has in its queue."""
+        listing = self.cluster.as_user(["squeue", "--noheader", "--format=%i %k", "--user=hpc"]).stdout
+        return [line.split()[0] for line in listing.splitlines() if f"rule_{stage}" in line]
+
+    def wait_for_job(self, stage: str, state: str = "RUNNING", timeout: float = 300) -> str:
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            for job in self.jobs(stage):
+                if (
+                    self.cluster.as_user(["squeue", "--noheader", "--format=%T", f"--jobs={job}"]).stdout.strip()
+                    == state
+                ):
+                    return job
+            time.sleep(0.5)
+        raise AssertionError(f"no job of {stage} was {state} within {timeout:.0f} s")
+
+    def log(self) -> str:
+        return (self.folder / "snakemake.log").read_text(errors="replace")
+
+    def digests(self, recipe: str, name: str) -> dict[str, str]:
+        """The digests of the files of a step."""
+        manifest = open_artifact(self.folder / load_plan(SMALL)[name].artifact).manifest
+        return {
+            file: facts["sha256"] if isinstance(facts, dict) else facts for file, facts in manifest["files"].items()
+        }
+
+
+def copy_of_the_tree(folder: Path) -> None:
+    """Copy what git knows or would know."""
+    words = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+
+
+@pytest.fixture(scope="session")
+def project(cluster) -> Iterator[Project]:
+    """The project, set up as a user of the cluster would, with images built from this tree."""
+    folder = cluster.folder / "project"
+    copy_of_the_tree(folder)
+    shutil.copy(SMALL, folder / "workflow" / "recipes")
+    (folder / "benchmark.txt").write_text(BENCHMARK)
+    images = ROOT / ".venvs" / "bin" / "images"
+    built = subprocess.run([images, "build", "--base", "local"], cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-3000:]
+    listing = subprocess.run([images, "list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (folder / "images").mkdir()
+    for line in listing.splitlines():
+        name = Path(line.split("\t")[1]).name
+        for file in (name, name.replace(".sif", ".files")):
+            os.link(ROOT / "images" / file, folder / "images" / file)
+    subprocess.run(["chown", "-R", "--no-dereference", "hpc:hpc", folder], check=True)
+    project = Project(cluster, folder)
+    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name == "SSL_CERT_FILE"}
+    done = project.run("/usr/bin/python3.11 envs/install.py workflow", **pip)
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield project
+
+
+@pytest.fixture(scope="session")
+def built(project: Project) -> Project:
+    """The project after the small recipe was built on the cluster."""
+    done = project.build("small")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return project
+
+
+def test_every_stage_is_built_as_on_a_laptop(built: Project, tmp_path: Path, tool):
+    """T0 and T1 stages have the same bytes; the others exist and are counted."""
+    local = tmp_path / "local"
+    copy_of_the_tree(local)
+    shutil.copy(SMALL, local / "workflow" / "recipes")
+    (local / "benchmark.txt").write_text(BENCHMARK)
+    (local / ".venvs").symlink_to(ROOT / ".venvs")
+    done = tool("snakemake", "--profile", "workflow/profiles/local", "--", "small", cwd=local, timeout=1800)
+    assert done.returncode == 0, done.stderr[-4000:]
+    exact = 0
+    for name, step in load_plan(SMALL).items():
+        there = open_artifact(built.folder / step.artifact).manifest
+        here = open_artifact(local / step.artifact).manifest
+        assert there["stage"] == name.split("/")[0]
+        if there["tier"] in ("T0", "T1"):
+            assert there == here, name
+            exact += 1
+    assert exact >= 12
+    summary = json.loads((built.folder / "results" / "recipes" / "small" / "summary.json").read_text())
+    assert {score["model"] for score in summary["scores"]} == {"base", "sft", "rl"}
+
+
+def test_jobs_have_no_network(built: Project):
+    """The words of the profile shut out the network that the node itself has."""
+    image = next((built.folder / "images").glob("data-*.sif"))
+    script = "import socket; print(sorted(name for _, name in socket.if_nameindex()))"
+    words = "apptainer exec --userns --cleanenv --net --network none"
+    done = built.run(f'srun --account=lab --partition=cpu --mem=1000 {words} {image} python3.12 -c "{script}"')
+    assert done.stdout.strip() == "['lo']", done.stderr
+    assert words.split("exec ")[1] in (ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text()
+
+
+def test_what_was_not_fetched_is_said_before_the_first_job(built: Project):
+    done = built.build("demo")
+    assert done.returncode == 1
+    assert "not fetched yet: results/fetch/packages.done" in done.stderr
+    assert not built.jobs("")
+
+
+def test_a_missing_image_is_said_before_the_first_job(built: Project):
+    image = next((built.folder / "images").glob("data-*.sif"))
+    aside = image.with_suffix(".aside")
+    image.rename(aside)
+    try:
+        done = built.build("small", "--forcerun", "mix")
+    finally:
+        aside.rename(image)
+    assert done.returncode == 1
+    assert f"images are not built: {image.name}; build them: images build data" in done.stderr
+
+
+def test_a_corrupted_image_is_named_with_the_file_and_the_build_goes_on_with_a_good_one(built: Project):
+    image = next((built.folder / "images").glob("data-*.sif"))
+    good = image.with_suffix(".good")
+    image.rename(good)
+    shutil.copyfile(good, image)
+    with image.open("r+b") as stream:
+        stream.seek(image.stat().st_size // 2)
+        stream.write(os.urandom(2**20))
+    image.chmod(0o755)
+    found = built.run("images verify data")
+    assert found.returncode == 1
+    assert re.search(r"^data: /\S+: unreadable|^data: /\S+: [0-9a-f]{40}, expected", found.stdout, re.MULTILINE), found
+    before = built.digests("small", "mix/train")
+    good.rename(image)
+    assert built.run("images verify data").returncode == 0
+    done = built.build("small", "--forcerun", "mix")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert built.digests("small", "mix/train") == before
+
+
+def test_no_secret_is_found_anywhere(built: Project):
+    """A key from the secrets file reaches the tool's environment and nothing that is kept."""
+    secret = "planted-7f3a1c"
+    file = built.cluster.folder / "keys"
+    file.write_text(f"TEACHER_KEY={secret}\n")
+    file.chmod(0o600)
+    shutil.chown(file, "hpc", "hpc")
+    process = built.start(
+        f"results/recipes/small/summary.json --config secrets={file} sandbox=bubblewrap --forcerun mix"
+    )
+    seen = []
+    while process.poll() is None:
+        for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                text = cmdline.read_bytes()
+            except OSError:
+                continue
+            if secret.encode() in text:
+                seen.append(text)
+        time.sleep(0.2)
+    assert process.returncode == 0, built.log()[-3000:]
+    assert not seen
+    words = ["grep", "-rl", "--binary-files=text", secret, built.folder / "results", built.folder / ".snakemake"]
+    assert subprocess.run([*words, built.folder / "snakemake.log"], capture_output=True, text=True).stdout == ""
+
+
+def rebuilt(project: Project, *stages: str) -> subprocess.Popen[bytes]:
+    """Start building the stages again, the rest staying as it is."""
+    return project.start("small", "--forcerun", *stages, "--until", *stages)
+
+
+def test_a_cancelled_job_is_seen_at_once_and_run_again(built: Project):
+    before = built.digests("small", "rollout/train")
+    process = rebuilt(built, "rollout")
+    job = built.wait_for_job("rollout")
+    built.cluster.as_user(["scancel", job])
+    cancelled = time.monotonic()
+    again = None
+    while again in (None, job):
+        again = built.wait_for_job("rollout")
+        assert time.monotonic() - cancelled < 120
+    assert process.wait(600) == 0, built.log()[-3000:]
+    assert built.cluster.state(job) == "CANCELLED"
+    assert built.digests("small", "rollout/train") == before
+
+
+def test_a_lost_node_loses_no_finished_trial(built: Project):
+    before = built.digests("small", "rollout/train")
+    process = rebuilt(built, "rollout")
+    job = built.wait_for_job("rollout")
+    node = built.cluster.as_user(["squeue", "--noheader", "--format=%N", f"--jobs={job}"]).stdout.strip()
+    built.cluster.kill_node(node)
+    try:
+        assert process.wait(900) == 0, built.log()[-3000:]
+    finally:
+        built.cluster.revive_node(node)
+    assert built.digests("small", "rollout/train") == before
+
+
+def test_a_killed_snakemake_leaves_jobs_that_the_next_one_uses(built: Project):
+    before = built.digests("small", "rollout/train")
+    process = rebuilt(built, "rollout")
+    job = built.wait_for_job("rollout")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    built.cluster.wait(job, ("COMPLETED", "FAILED", "CANCELLED"))
+    assert built.run("snakemake --unlock").returncode == 0
+    done = built.build("small", timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert built.digests("small", "rollout/train") == before
+
+
+def test_out_of_memory_and_time_out_are_named(built: Project):
+    """A job over its limits fails, is named so, and succeeds when it is given more."""
+    done = built.build(
+        "small", "--forcerun", "mix", "--until", "mix", "--retries", "0", "--set-resources", "mix:mem_mb=60"
+    )
+    assert done.returncode == 1
+    status = built.run("recipe status small")
+    assert "out of memory" in status.stdout.lower() + status.stderr.lower(), status.stdout
+    done = built.build("small", timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
