@@ -1,0 +1,103 @@
+"""What a Slurm job costs, and what it saves to keep small units inside one.
+
+    .venvs/workflow/bin/python benchmarks/bench_slurm.py --units 200 --site workflow/profiles/generic
+
+Makes the same number of small tasks (a shell task each, made and validated in a sandbox) as one Slurm job a task and as
+one job that makes them all, which is how the project runs them. Prints wall seconds and processor seconds of both and
+their ratios, and writes results/bench/slurm.json. Processor seconds are those that Slurm accounts to the jobs and those
+of Snakemake itself on this machine. Runs on the cluster of the site file, with the images built (`images build data`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+UNITS = ROOT / "benchmarks" / "slurm_units.smk"
+BAR = 10.0
+_SACCT = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=TotalCPU,State"]
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of Slurm's `[days-][hours:]minutes:seconds`.
+
+    >>> seconds_of("1-02:03:04"), seconds_of("00:07.250")
+    (93784.0, 7.25)
+    """
+    days, _, rest = text.rpartition("-")
+    total = 0.0
+    for part in rest.split(":"):
+        total = total * 60 + float(part)
+    return total + 86400 * int(days or 0)
+
+
+def run(target: str, units: int, site: Path, folder: Path) -> dict[str, float]:
+    """Run a target; return its seconds, processor seconds and jobs.
+
+    Raises:
+        SystemExit: Snakemake failed.
+    """
+    words = [Path(sys.executable).parent / "snakemake", "--snakefile", UNITS, "--directory", folder]
+    words += ["--profile", ROOT / "workflow" / "profiles" / "slurm", "--workflow-profile", site, "--printshellcmds"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.monotonic()
+    done = subprocess.run(
+        [*map(str, words), "--config", f"units={units}", "--", target], capture_output=True, text=True, cwd=ROOT
+    )
+    seconds = time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    output = done.stdout + done.stderr
+    if done.returncode:
+        raise SystemExit(f"bench-slurm: error: snakemake failed\n{output[-3000:]}")
+    jobs = re.findall(r"SLURM jobid '?(\d+)", output)
+    time.sleep(3)
+    listing = subprocess.run([*_SACCT, f"--jobs={','.join(jobs)}"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split("|") for line in listing.splitlines()]
+    wrong = [state for _, state in rows if state != "COMPLETED"]
+    if wrong:
+        raise SystemExit(f"bench-slurm: error: {len(wrong)} of {len(jobs)} jobs ended as {wrong[0]}")
+    own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"jobs": len(jobs), "seconds": seconds, "cpu_seconds": own + sum(seconds_of(cpu) for cpu, _ in rows)}
+
+
+def main() -> None:
+    """Run both ways and print them side by side."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--units", type=int, default=200, help="default 200")
+    parser.add_argument("--site", type=Path, default=ROOT / "workflow" / "profiles" / "generic", metavar="DIR")
+    args = parser.parse_args()
+    bench = ROOT / "results" / "bench"
+    folder = bench / "work" / "slurm"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    site = args.site.resolve()
+    together = run("together", args.units, site, folder)
+    single = run("jobs", args.units, site, folder)
+    figures: dict[str, Any] = {
+        "units": args.units,
+        "jobs": single,
+        "together": together,
+        "ratio": {name: single[name] / together[name] for name in ("seconds", "cpu_seconds")},
+        "bar": BAR,
+        "met": single["cpu_seconds"] / together["cpu_seconds"] >= BAR,
+    }
+    (bench / "slurm.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"{args.units} units{'jobs':>12}{'seconds':>12}{'cpu seconds':>14}")
+    for name, row in (("a job each", single), ("together", together)):
+        print(f"{name:<12}{row['jobs']:>10}{row['seconds']:>12.1f}{row['cpu_seconds']:>14.1f}")
+    verdict = "met" if figures["met"] else "not met"
+    seconds, cpu = figures["ratio"].values()
+    print(f"ratio{seconds:>29.1f}{cpu:>14.1f}  at least {BAR:.0f} times fewer cpu seconds: {verdict}")
+
+
+if __name__ == "__main__":
+    main()
