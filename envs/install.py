@@ -185,7 +185,8 @@ def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) ->
     if (ENVS / stack / "site").is_dir():
         shutil.copytree(ENVS / stack / "site", packages, dirs_exist_ok=True)
     tools = [word for tool in spec["tools"] for word in ("--editable", str(ROOT / "tools" / tool))]
-    run([*install, "--no-deps", "--no-build-isolation", *tools], settings)
+    if tools:
+        run([*install, "--no-deps", "--no-build-isolation", *tools], settings)
     shutil.copyfile(lock, home / "requirements.lock")
     for command in spec["commands"]:
         link = VENVS / "bin" / command

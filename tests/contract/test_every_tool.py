@@ -15,6 +15,8 @@ from recipe.schema import Stages
 ROOT = Path(__file__).resolve().parents[2]
 # Flags that decide nothing of the result, or that rules set for every step.
 _NO_KEYS = {"-h", "help", "out", "seed", "date", "workers", "cache", "save-steps", "logging-steps", "step"}
+# Where a step runs, and whether it runs at all.
+_NO_KEYS |= {"dry-run", "nodes", "gpus"}
 # A ranking is made of several recipes, so that none of them can refer to it; they state the order it prints.
 _NO_KEYS |= {"rank"}
 

@@ -126,8 +126,9 @@ def test_a_worker_that_ends_is_said_and_stops_the_server(tmp_path: Path):
     server.callback(stopped.append, True)
     server.model, server.base_url = "policy", "http://127.0.0.1:9/v1"
     sampler._server = server
-    sampler._worker = subprocess.Popen(["sh", "-c", "exit 3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    sampler._worker.wait()
+    ended = subprocess.Popen(["sh", "-c", "exit 3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ended.wait()
+    sampler._trials._worker = ended
     with pytest.raises(BadInput, match="the rollout worker ended with code 3"):
         try:
             sampler.sample(0, ["a"])

@@ -501,7 +501,9 @@ class TrainRl(Trials):
     references = {"model": "model", "from_": "tasks"}
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
-    trainer: Literal["trl"] | None = None
+    trainer: Literal["trl", "skyrl"] | None = None
+    verifier_timeout: Positive | None = None
+    trial_retries: Annotated[int, Field(ge=0)] | None = None
     steps: Count | None = None
     prompts: Count | None = None
     samples: Count | None = None

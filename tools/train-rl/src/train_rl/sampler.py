@@ -1,6 +1,6 @@
-"""Lets the current policy work on tasks: a model server and a `rollout worker`, both started once and kept.
+"""Lets the current policy work on tasks: a `rollout worker`, and a model server for trainers that have none.
 
-Trainers for other hardware share it: they hand over weights and get rows.
+Both are started once and kept. A trainer hands over weights and gets rows.
 """
 
 from __future__ import annotations
@@ -38,50 +38,37 @@ class SamplingSettings:
     backend: str
     seed: int
     date: str
+    verifier_timeout: float | None = None
+    trial_retries: int = 2
 
 
-class Sampler:
-    """Context manager that samples trials from a policy.
+class TrialWorker:
+    """Context manager that runs trials against any server.
 
     Args:
-        model: folder of the policy's architecture, tokenizer and first weights.
         tasks: a `tasks.parquet`.
         settings: how to sample.
         work: folder for trials that are under way; a killed step goes on from it.
     """
 
-    def __init__(self, model: Path, tasks: Path, settings: SamplingSettings, work: Path) -> None:
+    def __init__(self, tasks: Path, settings: SamplingSettings, work: Path) -> None:
         self._tasks = tasks.resolve()
         self._settings = settings
         self._work = work
-        self._server = ModelServer(model.resolve(), options=("--max-model-len", str(settings.max_model_len)))
         self._worker: subprocess.Popen[str] | None = None
-        self._policy = ""
 
-    def __enter__(self) -> Sampler:
-        # The worker imports its harness while the server starts.
+    def __enter__(self) -> TrialWorker:
         try:
             self._worker = subprocess.Popen(
                 ["rollout", "worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, stderr=sys.stderr
             )
         except FileNotFoundError:
             raise BadInput("rollout: not found on PATH; put the harness stack's command on PATH") from None
-        try:
-            self._server.__enter__()
-        except BaseException:
-            self._stop_worker()
-            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._stop_worker()
-        finally:
-            self._server.__exit__(kind, error, trace)
-
-    def _stop_worker(self) -> None:
         if self._worker is not None and self._worker.stdin is not None:
             # The worker ends with its input; so it does when this process is killed.
             with contextlib.suppress(BrokenPipeError):
@@ -92,33 +79,35 @@ class Sampler:
                 self._worker.kill()
                 self._worker.wait()
 
-    def load(self, weights: Path) -> None:
-        """Serve the weights of a model folder from now on."""
-        self._server.reload_weights(weights)
-        digests = [file_digest(path) for path in sorted(weights.glob("*.safetensors"))]
-        self._policy = value_digest(digests)[:12]
-
-    def sample(self, step: int, task_ids: Sequence[str]) -> list[dict[str, Any]]:
+    def sample(
+        self, step: int, task_ids: Sequence[str], *, model: str, base_url: str, policy: str
+    ) -> list[dict[str, Any]]:
         """Run one trial for each entry of `task_ids` and return their rows in that order.
 
         A task that occurs several times is tried several times. A trial's seed follows from the step, so a step that is
         done again samples the same.
 
+        Args:
+            step: the training step.
+            task_ids: one entry a trial.
+            model: the model's name at the server.
+            base_url: the server's OpenAI-compatible URL, ending in `/v1`.
+            policy: what tells the weights from others: trials of a killed step go on only under the same.
+
         Raises:
-            BadInput: the server or the worker failed.
+            BadInput: the worker failed.
         """
         seen: dict[str, int] = {}
         trials = []
         for task_id in task_ids:
             attempt = seen[task_id] = seen.get(task_id, -1) + 1
             trials.append({"task_id": task_id, "attempt": attempt, "seed": row_seed(self._settings.seed, "step", step)})
-        # Trials of a killed step go on only under the very policy they began with.
-        folder = self._work / f"step-{step}-{self._policy}"
+        folder = self._work / f"step-{step}-{policy}"
         answer = self._ask(
             {
                 "tasks": str(self._tasks),
                 "trials": trials,
-                "endpoint": self._endpoint(),
+                "endpoint": self._endpoint(model, base_url),
                 "settings": self._trial_settings(step),
                 "work": str(folder),
             }
@@ -127,11 +116,11 @@ class Sampler:
         shutil.rmtree(folder, ignore_errors=True)
         return [rows[trial["task_id"], trial["attempt"]] for trial in trials]
 
-    def _endpoint(self) -> dict[str, Any]:
+    def _endpoint(self, model: str, base_url: str) -> dict[str, Any]:
         settings = self._settings
         return {
-            "model": self._server.model,
-            "base_url": self._server.base_url,
+            "model": model,
+            "base_url": base_url,
             "provider": "vllm",
             "sampling": {
                 "temperature": settings.temperature,
@@ -150,6 +139,8 @@ class Sampler:
             "concurrency": settings.concurrency,
             "max_turns": settings.max_turns,
             "agent_timeout_sec": settings.agent_timeout,
+            "verifier_timeout_sec": settings.verifier_timeout,
+            "trial_retries": settings.trial_retries,
             "settle_sec": settings.settle,
             "backend": settings.backend,
         }
@@ -165,6 +156,64 @@ class Sampler:
             raise BadInput(f"the rollout worker ended with code {worker.wait()}; run the same command again to go on")
         answer = json.loads(line)
         if "error" in answer:
-            self._server.check()
-            raise BadInput(f"the rollout worker: {answer['error']}")
+            raise WorkerError(f"the rollout worker: {answer['error']}")
         return answer
+
+
+class WorkerError(BadInput):
+    """The worker refused a request; where the server has ended, that is why."""
+
+
+class Sampler:
+    """Context manager that samples trials from a policy that it serves itself.
+
+    Args:
+        model: folder of the policy's architecture, tokenizer and first weights.
+        tasks: a `tasks.parquet`.
+        settings: how to sample.
+        work: folder for trials that are under way; a killed step goes on from it.
+    """
+
+    def __init__(self, model: Path, tasks: Path, settings: SamplingSettings, work: Path) -> None:
+        self._trials = TrialWorker(tasks, settings, work)
+        self._server = ModelServer(model.resolve(), options=("--max-model-len", str(settings.max_model_len)))
+        self._policy = ""
+
+    def __enter__(self) -> Sampler:
+        # The worker imports its harness while the server starts.
+        self._trials.__enter__()
+        try:
+            self._server.__enter__()
+        except BaseException:
+            self._trials.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._trials.__exit__(kind, error, trace)
+        finally:
+            self._server.__exit__(kind, error, trace)
+
+    def load(self, weights: Path) -> None:
+        """Serve the weights of a model folder from now on."""
+        self._server.reload_weights(weights)
+        digests = [file_digest(path) for path in sorted(weights.glob("*.safetensors"))]
+        self._policy = value_digest(digests)[:12]
+
+    def sample(self, step: int, task_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Run trials of the served weights; see :meth:`TrialWorker.sample`.
+
+        Raises:
+            BadInput: the server or the worker failed.
+        """
+        server = self._server
+        try:
+            return self._trials.sample(
+                step, task_ids, model=server.model, base_url=server.base_url, policy=self._policy
+            )
+        except WorkerError:
+            server.check()
+            raise

@@ -1,6 +1,7 @@
 """Trainers. Each takes a :class:`Job` and a sampler and leaves a trained model folder and its metrics.
 
-What they share stands outside: the estimator, the rewards and masks, the sampler. `trl` trains on a CPU.
+What they share stands outside: the estimator, the rewards and masks, the trials. `trl` trains on a CPU, `skyrl` on
+GPUs.
 """
 
 from __future__ import annotations
@@ -42,4 +43,4 @@ class Job:
     seed: int
 
 
-TRAINERS = ("trl",)
+TRAINERS = ("trl", "skyrl")
