@@ -9,6 +9,7 @@ interrupted set-up goes on where it stopped. Needs Python 3.11 or newer with pip
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -29,6 +30,8 @@ UV = VENVS / "bin" / "uv"
 # Programs the tools call that no Python package carries, and the Debian package of each. Where only the workflow is
 # installed, the tools and these stand in images.
 SYSTEM_PROGRAMS = {"tmux": "tmux", "bash": "bash"}
+# Libraries that packages are linked with and do not carry (vLLM's build for the CPU), likewise.
+SYSTEM_LIBRARIES = {"libnuma.so.1": "libnuma1"}
 
 
 def fail(message: str) -> NoReturn:
@@ -50,20 +53,30 @@ def run(command: Sequence[str | Path], env: dict[str, str] | None = None) -> Non
         fail(f"`{' '.join(words)}` failed with code {done.returncode}; mend what it says above and run this again")
 
 
+def is_loadable(library: str) -> bool:
+    """Tell whether the dynamic loader finds a library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
 def install_system_programs() -> None:
-    """Install the system programs that are missing where that is allowed, else ask for them in one line."""
-    missing = sorted({package for program, package in SYSTEM_PROGRAMS.items() if shutil.which(program) is None})
+    """Install missing system programs and libraries where that is allowed, else ask for them in one line."""
+    missing = {package for program, package in SYSTEM_PROGRAMS.items() if shutil.which(program) is None}
+    missing |= {package for library, package in SYSTEM_LIBRARIES.items() if not is_loadable(library)}
     if not missing:
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        say(f"installing system packages: {' '.join(missing)}")
+        say(f"installing system packages: {' '.join(sorted(missing))}")
         run(["apt-get", "update", "-qq"])
         run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *sorted(missing)],
             {"DEBIAN_FRONTEND": "noninteractive"},
         )
         return
-    fail(f"system packages are missing; install them: sudo apt-get install {' '.join(missing)}")
+    fail(f"system packages are missing; install them: sudo apt-get install {' '.join(sorted(missing))}")
 
 
 def pip_settings(pip: list[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -67,7 +68,7 @@ class Project:
     def log(self) -> str:
         return (self.folder / "snakemake.log").read_text(errors="replace")
 
-    def digests(self, recipe: str, name: str) -> dict[str, str]:
+    def digests(self, name: str) -> dict[str, str]:
         """The digests of the files of a step."""
         manifest = open_artifact(self.folder / load_plan(SMALL)[name].artifact).manifest
         return {
@@ -124,17 +125,18 @@ def test_every_stage_is_built_as_on_a_laptop(built: Project, tmp_path: Path, too
     shutil.copy(SMALL, local / "workflow" / "recipes")
     (local / "benchmark.txt").write_text(BENCHMARK)
     (local / ".venvs").symlink_to(ROOT / ".venvs")
-    done = tool("snakemake", "--profile", "workflow/profiles/local", "--", "small", cwd=local, timeout=1800)
+    exact_stages = ("train_sft", "export_data", "mix")
+    words = ("--profile", "workflow/profiles/local", "--until", *exact_stages, "--", "small")
+    done = tool("snakemake", *words, cwd=local, timeout=1800)
     assert done.returncode == 0, done.stderr[-4000:]
-    exact = 0
+    compared = 0
     for name, step in load_plan(SMALL).items():
         there = open_artifact(built.folder / step.artifact).manifest
-        here = open_artifact(local / step.artifact).manifest
         assert there["stage"] == name.split("/")[0]
         if there["tier"] in ("T0", "T1"):
-            assert there == here, name
-            exact += 1
-    assert exact >= 12
+            assert there == open_artifact(local / step.artifact).manifest, name
+            compared += 1
+    assert compared == sum(not name.startswith(("train-rl", "evaluate", "report")) for name in load_plan(SMALL))
     summary = json.loads((built.folder / "results" / "recipes" / "small" / "summary.json").read_text())
     assert {score["model"] for score in summary["scores"]} == {"base", "sft", "rl"}
 
@@ -180,12 +182,12 @@ def test_a_corrupted_image_is_named_with_the_file_and_the_build_goes_on_with_a_g
     found = built.run("images verify data")
     assert found.returncode == 1
     assert re.search(r"^data: /\S+: unreadable|^data: /\S+: [0-9a-f]{40}, expected", found.stdout, re.MULTILINE), found
-    before = built.digests("small", "mix/train")
+    before = built.digests("mix/train")
     good.rename(image)
     assert built.run("images verify data").returncode == 0
     done = built.build("small", "--forcerun", "mix")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert built.digests("small", "mix/train") == before
+    assert built.digests("mix/train") == before
 
 
 def test_no_secret_is_found_anywhere(built: Project):
@@ -220,7 +222,7 @@ def rebuilt(project: Project, *stages: str) -> subprocess.Popen[bytes]:
 
 
 def test_a_cancelled_job_is_seen_at_once_and_run_again(built: Project):
-    before = built.digests("small", "rollout/train")
+    before = built.digests("rollout/train")
     process = rebuilt(built, "rollout")
     job = built.wait_for_job("rollout")
     built.cluster.as_user(["scancel", job])
@@ -231,11 +233,11 @@ def test_a_cancelled_job_is_seen_at_once_and_run_again(built: Project):
         assert time.monotonic() - cancelled < 120
     assert process.wait(600) == 0, built.log()[-3000:]
     assert built.cluster.state(job) == "CANCELLED"
-    assert built.digests("small", "rollout/train") == before
+    assert built.digests("rollout/train") == before
 
 
 def test_a_lost_node_loses_no_finished_trial(built: Project):
-    before = built.digests("small", "rollout/train")
+    before = built.digests("rollout/train")
     process = rebuilt(built, "rollout")
     job = built.wait_for_job("rollout")
     node = built.cluster.as_user(["squeue", "--noheader", "--format=%N", f"--jobs={job}"]).stdout.strip()
@@ -244,11 +246,11 @@ def test_a_lost_node_loses_no_finished_trial(built: Project):
         assert process.wait(900) == 0, built.log()[-3000:]
     finally:
         built.cluster.revive_node(node)
-    assert built.digests("small", "rollout/train") == before
+    assert built.digests("rollout/train") == before
 
 
 def test_a_killed_snakemake_leaves_jobs_that_the_next_one_uses(built: Project):
-    before = built.digests("small", "rollout/train")
+    before = built.digests("rollout/train")
     process = rebuilt(built, "rollout")
     job = built.wait_for_job("rollout")
     os.killpg(process.pid, signal.SIGKILL)
@@ -257,16 +259,80 @@ def test_a_killed_snakemake_leaves_jobs_that_the_next_one_uses(built: Project):
     assert built.run("snakemake --unlock").returncode == 0
     done = built.build("small", timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert built.digests("small", "rollout/train") == before
+    assert built.digests("rollout/train") == before
 
 
-def test_out_of_memory_and_time_out_are_named(built: Project):
-    """A job over its limits fails, is named so, and succeeds when it is given more."""
-    done = built.build(
-        "small", "--forcerun", "mix", "--until", "mix", "--retries", "0", "--set-resources", "mix:mem_mb=60"
-    )
+def test_a_job_over_its_memory_is_named_so(built: Project):
+    """It fails as out of memory, and succeeds when it is given more."""
+    limits = ("--retries", "0", "--set-resources", "mix:mem_mb=60")
+    done = built.build("small", "--forcerun", "mix", "--until", "mix", *limits)
     assert done.returncode == 1
-    status = built.run("recipe status small")
-    assert "out of memory" in status.stdout.lower() + status.stderr.lower(), status.stdout
+    assert "out of memory" in built.run("recipe status small").stdout.lower()
     done = built.build("small", timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def processes(tool: str) -> list[int]:
+    """The processes of a tool that jobs of the submitting user run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            own = path.stat().st_uid == pwd.getpwnam("hpc").pw_uid
+        except OSError:
+            continue
+        if own and any(word.endswith(f"/bin/{tool}".encode()) for word in words[:3]):
+            found.append(int(path.name))
+    return found
+
+
+def test_a_job_over_its_time_goes_on_in_the_next_one(built: Project):
+    before = built.digests("rollout/train")
+    process = built.start(
+        "small", "--forcerun", "rollout", "--until", "rollout", "--set-resources", "rollout:runtime=1"
+    )
+    job = built.wait_for_job("rollout")
+    end = time.monotonic() + 60
+    while not (hung := processes("rollout")) and time.monotonic() < end:
+        time.sleep(0.2)
+    for pid in hung:
+        os.kill(pid, signal.SIGSTOP)
+    assert hung
+    built.cluster.wait(job, "TIMEOUT", timeout=200)
+    assert process.wait(600) == 0, built.log()[-3000:]
+    assert built.digests("rollout/train") == before
+
+
+def test_a_preempted_job_is_requeued_and_goes_on(built: Project):
+    before = built.digests("rollout/train")
+    partition = ("--set-resources", "rollout:slurm_partition=scavenge")
+    process = built.start("small", "--forcerun", "rollout", "--until", "rollout", *partition)
+    job = built.wait_for_job("rollout")
+    node = built.cluster.as_user(["squeue", "--noheader", "--format=%N", f"--jobs={job}"]).stdout.strip()
+    owner = "gpu" if node.startswith("gpu") else "cpu"
+    other = built.cluster.sbatch("sleep 20", account="lab", partition=owner, nodelist=node, exclusive=True, mem=500)
+    assert process.wait(900) == 0, built.log()[-3000:]
+    assert built.cluster.state(other) == "COMPLETED"
+    assert "PREEMPTED" in built.cluster.sacct(job, runs=True)
+    assert built.digests("rollout/train") == before
+
+
+def test_a_full_disk_is_said_in_a_line_and_the_build_goes_on_with_room(built: Project):
+    before = built.digests("mix/train")
+    folder = built.folder / "results" / "mix"
+    aside = folder.with_name("mix.aside")
+    folder.rename(aside)
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k,mode=777", "tmpfs", folder], check=True)
+    try:
+        done = built.build("small", "--until", "mix", "--retries", "0")
+        assert done.returncode == 1
+        logs = "".join(path.read_text() for path in (built.folder / "results" / "logs" / "mix").glob("*.log"))
+        assert re.search(r"^mix: error: .*No space left on device", logs, re.MULTILINE), logs
+    finally:
+        subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
+        aside.rename(folder)
+    done = built.build("small", "--forcerun", "mix", "--until", "mix")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert built.digests("mix/train") == before

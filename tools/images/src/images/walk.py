@@ -41,7 +41,7 @@ def main(folders):
             if line[2] == "dir":
                 pending += sorted((os.path.join(path, name) for name in os.listdir(path)), reverse=True)
         except OSError as error:
-            line = [path, "", "unreadable: " + os.strerror(error.errno)]
+            line = [path, "", "unreadable: " + (error.strerror or str(error))]
         print(json.dumps(line))
 
 
