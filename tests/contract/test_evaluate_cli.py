@@ -121,6 +121,26 @@ def test_a_killed_run_keeps_its_finished_trials(tool, tasks_artifact, model, tmp
         assert file_digest(tmp_path / "cut" / name) == file_digest(tmp_path / "whole" / name)
 
 
+@pytest.mark.full
+def test_several_processes_score_what_one_alone_scores(tool, tasks_artifact, model, tmp_path):
+    words = ("--tasks", tasks_artifact(2), *model, *COMMON, "--attempts", 2, "--out")
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    command = ["evaluate", "pull", *map(str, (*words, tmp_path / "shared", "--shard"))]
+    workers = [subprocess.Popen([*command, f"{k}/2"], env=environment, stderr=subprocess.DEVNULL) for k in (1, 2)]
+    assert [worker.wait(300) for worker in workers] == [0, 0]
+    merged = tool("evaluate", *words, tmp_path / "shared", "--merge")
+    assert merged.returncode == 0, merged.stderr
+    assert "pass@1 0.500" in merged.stderr
+    assert tool("evaluate", *words, tmp_path / "alone").returncode == 0
+    assert open_artifact(tmp_path / "shared").digest == open_artifact(tmp_path / "alone").digest
+
+
+def test_merging_before_the_end_says_what_is_missing(tool, tasks_artifact, model, tmp_path):
+    done = tool("evaluate", "--tasks", tasks_artifact(2), *model, *COMMON, "--merge", "--out", tmp_path / "out")
+    assert "6 of 6 trials are not finished" in refused(done, tmp_path / "out")
+    assert "`evaluate pull`" in done.stderr
+
+
 def refused(done: subprocess.CompletedProcess[str], out: Path) -> str:
     """Return the one line of a refused command, after checking that it left nothing."""
     lines = [line for line in done.stderr.splitlines() if not line.startswith("evaluate sft: ")]

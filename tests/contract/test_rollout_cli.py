@@ -314,7 +314,7 @@ def test_flags_that_do_not_belong_together_are_one_line(tasks, tmp_path, words, 
 
 
 def test_help_is_there_for_every_command():
-    for words in ((), ("worker",), ("reference-teacher",)):
+    for words in ((), ("pull",), ("worker",), ("reference-teacher",)):
         done = run(*words, "--help")
         assert done.returncode == 0 and "usage: rollout" in done.stdout
 

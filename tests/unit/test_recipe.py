@@ -291,3 +291,23 @@ def test_a_ranking_of_what_is_not_there_is_one_line(text: str, complaint: str, t
     plans = grid(tmp_path, text)
     with pytest.raises(BadInput, match=re.escape(complaint)):
         load_rank(tmp_path / "grid.yaml", plans)
+
+
+def test_how_a_step_runs_is_no_part_of_its_key(tmp_path: Path):
+    text = """
+recipe: {name}
+description: One rollout.
+seed: 1
+date: 2026-01-01
+stages:
+  source-tasks: {{tasks: {{source: shell, count: 4}}}}
+  rollout: {{all: {{from: source-tasks/tasks, teacher: reference{more}}}}}
+"""
+    plans = {}
+    for name, more in (("one", ""), ("two", ", shards: 2"), ("other", ", max-turns: 3")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text.format(name=name, more=more))
+        plans[name] = load_plan(path)["rollout/all"]
+    assert plans["one"].key == plans["two"].key != plans["other"].key
+    assert plans["two"].parameters["shards"] == 2
+    assert plans["one"].flags == plans["two"].flags

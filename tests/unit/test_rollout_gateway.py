@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import functools
 import json
+from urllib.parse import quote
 
 import pytest
 
@@ -18,6 +21,7 @@ from rollout.gateway import (
     TrialKey,
     TurnLimitReached,
     backoff_seconds,
+    key_forms,
     parse_completion,
     probe,
     request_payload,
@@ -175,6 +179,19 @@ def test_a_missing_key_variable_is_bad_input(monkeypatch):
     monkeypatch.delenv("SOME_KEY", raising=False)
     with pytest.raises(BadInput, match="SOME_KEY is not set"):
         HttpUpstream(Endpoint(model="m", base_url="http://host/v1", api_key_env="SOME_KEY"))
+
+
+@pytest.mark.parametrize("key", ["sk-0123456789", 'with/"quotes" and +', "schlüssel-geheim"])
+def test_a_key_is_known_in_every_form_that_an_endpoint_may_write(key):
+    nested = json.dumps({"error": json.dumps({"message": f"bad key {key}"})})
+    texts = [f"Bearer {key}", nested, f"?key={quote(key, safe='')}", base64.b64encode(key.encode()).decode()]
+    for text in texts:
+        cleaned = functools.reduce(lambda left, form: left.replace(form, "[key]"), key_forms(key), text)
+        assert "[key]" in cleaned and key not in cleaned
+
+
+def test_a_stand_in_for_a_key_is_a_word_like_any_other():
+    assert key_forms("EMPTY") == [] and key_forms("") == []
 
 
 MODELS = Reply(200, json.dumps({"data": [{"id": "m", "owned_by": "vllm"}]}))

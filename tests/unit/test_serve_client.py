@@ -18,12 +18,14 @@ from serve.client import ModelServer
 
 COMMAND = (sys.executable, "-m", "serve")
 ENGINE = """#!{python}
-import json, os, subprocess, sys
+import json, os, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 folder = os.environ["ENGINE_FOLDER"]
 if os.environ.get("ENGINE_DIES"):
     sys.exit("ValueError: no room for the cache")
+if os.environ.get("ENGINE_HANGS"):
+    time.sleep(600)
 child = subprocess.Popen(["sleep", "600"])
 with open(folder + "/pids", "w") as file:
     file.write(f"{{os.getpid()}} {{child.pid}}")

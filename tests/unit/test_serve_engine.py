@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from recipe_core.errors import BadInput
-from serve.engine import EngineSettings, check_model, default_threads, engine_command
+from serve.engine import (
+    EngineSettings,
+    check_device,
+    check_model,
+    default_threads,
+    engine_command,
+    visible_gpus,
+)
 from serve.supervise import check_port, free_port, last_words
 
 
@@ -47,6 +54,59 @@ def test_a_gpu_is_served_in_bfloat16_without_the_processors_flags(tmp_path):
     assert found["--dtype"] == "bfloat16" and found["--tensor-parallel-size"] == "2"
     assert not {"--enforce-eager", "--no-enable-chunked-prefill", "--kv-cache-memory-bytes"} & found.keys()
     assert not [name for name in environment if name.startswith(("OMP_", "VLLM_CPU"))]
+
+
+def test_copies_of_a_model_over_gpus(tmp_path):
+    settings = EngineSettings(
+        Path("/m"), "m", 1, device="cuda", cache_mb=None, tensor_parallel=4, data_parallel=2, gpu_memory=0.85
+    )
+    found = flags(engine_command(settings, tmp_path)[0])
+    assert (found["--tensor-parallel-size"], found["--data-parallel-size"]) == ("4", "2")
+    assert found["--gpu-memory-utilization"] == "0.85"
+    alone = flags(engine_command(EngineSettings(Path("/m"), "m", 1, device="cuda"), tmp_path)[0])
+    assert (alone["--tensor-parallel-size"], alone["--data-parallel-size"]) == ("1", "1")
+    assert "--gpu-memory-utilization" not in alone
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "expected"),
+    [
+        ("cpu", "", "float32"),
+        ("cuda", "", "bfloat16"),
+        ("cpu", "bfloat16", "bfloat16"),
+        ("cuda", "float32", "float32"),
+    ],
+)
+def test_a_dtype_that_is_named_comes_before_the_devices(tmp_path, device, dtype, expected):
+    words, _ = engine_command(EngineSettings(Path("/m"), "m", 1, device=device, dtype=dtype), tmp_path)
+    assert words.count("--dtype") == 1 and flags(words)["--dtype"] == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "message"),
+    [
+        ({"tensor_parallel": 2}, 8, "--tensor-parallel is for GPUs"),
+        ({"data_parallel": 2}, 8, "--data-parallel is for GPUs"),
+        ({"gpu_memory": 0.5}, 8, "--gpu-memory is for GPUs"),
+        ({"device": "cuda", "gpu_memory": 0.5}, 8, "--gpu-memory and --cache-mb both say"),
+        ({"device": "cuda", "tensor_parallel": 4, "data_parallel": 2}, 4, "takes 8 GPUs, and 4 can be used here"),
+        ({"device": "cuda"}, 0, "takes 1 GPUs, and 0 can be used here"),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused(settings, gpus, message):
+    with pytest.raises(BadInput, match=message):
+        check_device(EngineSettings(Path("/m"), "m", 1, **settings), gpus)
+
+
+def test_what_fits_is_served():
+    check_device(EngineSettings(Path("/m"), "m", 1, device="cuda", tensor_parallel=4, data_parallel=2), 8)
+    check_device(EngineSettings(Path("/m"), "m", 1), 0)
+
+
+@pytest.mark.parametrize(("value", "gpus"), [("0,1,2", 3), ("GPU-4f2,GPU-77a", 2), ("", 0), ("3", 1)])
+def test_the_gpus_of_a_job_are_those_it_was_given(monkeypatch, value, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert visible_gpus() == gpus
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

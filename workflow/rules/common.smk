@@ -249,6 +249,21 @@ def threads_of(wildcards):
     return STEPS[wildcards.key].parameters.get("threads", 2)
 
 
+def shards_of(wildcards):
+    """The jobs that share the step's work."""
+    return STEPS[wildcards.key].parameters.get("shards", 1)
+
+
+def shards(wildcards):
+    """The marks of the jobs that share a step's work; none where one job does all of it."""
+    count = shards_of(wildcards)
+    return [
+        f"results/rollout/{wildcards.key}.shards/{shard}.done"
+        for shard in range(1, count + 1)
+        if count > 1
+    ]
+
+
 def seed(wildcards):
     """The step's seed."""
     return STEPS[wildcards.key].seed

@@ -1,10 +1,45 @@
-# A teacher works on tasks in sandboxes.
+# A teacher works on tasks in sandboxes. Several jobs may pull trials from one heap; one more then writes the artifact.
+
+
+rule rollout_shard:
+    input:
+        tasks=inputs("tasks"),
+        model=inputs("model"),
+    output:
+        temp(touch("results/rollout/{key}.shards/{shard}.done")),
+    log:
+        "results/logs/rollout/{key}-{shard}.log",
+    wildcard_constraints:
+        shard="[1-9][0-9]*",
+    container:
+        image("harness")
+    threads: 2
+    resources:
+        mem_mb=6000,
+        runtime=1440,
+    params:
+        tasks=artifacts("tasks"),
+        model=artifacts("model"),
+        flags=flags,
+        shards=shards_of,
+        seed=seed,
+        date=date,
+    shell:
+        """
+        rollout pull {params.tasks:q} {params.model:q} {params.flags:q} \
+            --seed {params.seed} \
+            --date {params.date} \
+            --shard {wildcards.shard}/{params.shards} \
+            --out results/rollout/{wildcards.key} \
+            2>{log:q}
+        """
 
 
 rule rollout:
     input:
         tasks=inputs("tasks"),
         model=inputs("model"),
+        shards=shards,
     output:
         "results/rollout/{key}/manifest.json",
     log:
@@ -21,11 +56,12 @@ rule rollout:
         tasks=artifacts("tasks"),
         model=artifacts("model"),
         flags=flags,
+        merge=lambda wildcards: ["--merge"] if shards_of(wildcards) > 1 else [],
         seed=seed,
         date=date,
     shell:
         """
-        rollout {params.tasks:q} {params.model:q} {params.flags:q} \
+        rollout {params.tasks:q} {params.model:q} {params.flags:q} {params.merge:q} \
             --seed {params.seed} \
             --date {params.date} \
             --out results/rollout/{wildcards.key} \

@@ -6,7 +6,8 @@
 The agent terminus-2 tries every task --attempts times, each trial in a sandbox of its own. An attempt that fails
 outside the model (sandbox, network, server) is counted apart and is neither a success nor a failure. The interval comes
 from a bootstrap over tasks; `evaluate.statistics` says how. A run that was killed goes on where it was when the same
-command is given again.
+command is given again. On several nodes, each runs `evaluate pull` with the same flags and --shard K/N, and when all
+have ended `evaluate … --merge` scores; `rollout pull --help` says how.
 
 Writes trials.parquet (a trajectory an attempt) and scores.json.
 """
@@ -14,33 +15,57 @@ Writes trials.parquet (a trajectory an attempt) and scores.json.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluate.statistics import RESAMPLES, Outcome, Score, outcomes, scores_by_source
-from recipe_core.artifact import Artifact, ArtifactWriter, canonical_json, open_artifact, value_digest, work_dir
+from recipe_core.artifact import Artifact, ArtifactWriter, canonical_json, open_artifact
 from recipe_core.cli import Parser, add_common, entry, iso_date
 from recipe_core.errors import BadInput
-from recipe_core.progress import progress
 from recipe_core.terms import INFRASTRUCTURE, LABELS
 
 if TYPE_CHECKING:
+    from rollout.pull import Trials
     from rollout.settings import Endpoint
 
 TRIALS = "trials.parquet"
 SCORES = "scores.json"
 
+_PULL = """Run trials of an evaluation until none is left to take, alone or beside others.
+
+    evaluate pull --tasks results/mix/aaa --model results/train_sft/bbb --label sft --shard 3/8 --out OUT
+
+It is to `evaluate` what `rollout pull` is to `rollout`: `rollout pull --help` says more. Afterwards
+`evaluate … --merge --out OUT`, with the same flags, scores.
+"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
+    from rollout.__main__ import add_merge_flag
+
+    parser = _parser("evaluate", str(__doc__))
+    add_merge_flag(parser)
+    return parser
+
+
+def build_pull_parser() -> argparse.ArgumentParser:
+    """Return the parser of `evaluate pull`."""
+    from rollout.__main__ import add_shard_flag
+
+    parser = _parser("evaluate pull", _PULL)
+    add_shard_flag(parser)
+    return parser
+
+
+def _parser(prog: str, description: str) -> argparse.ArgumentParser:
     from rollout.__main__ import add_model_flags, add_sampling_flags, add_trial_flags
 
-    parser = Parser(prog="evaluate", description=__doc__)
+    parser = Parser(prog=prog, description=description)
     parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact, held out of training")
     parser.add_argument("--label", choices=LABELS, required=True, help="which model this is in the report")
     model = parser.add_argument_group("model (one of --model, --endpoint)")
@@ -54,6 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
     """Return what decides the scores, for the manifest."""
+    from rollout.__main__ import chosen
+
     return {
         "label": args.label,
         "attempts": args.attempts,
@@ -66,19 +93,40 @@ def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
         "model": endpoint.model if endpoint.base_url else None,
         "sampling": dataclasses.asdict(endpoint.sampling),
         "extra_body": dict(endpoint.extra_body),
+        **chosen(args),
     }
 
 
 def run(args: argparse.Namespace) -> None:
     """Check the flags, then run the trials, score them and publish the artifact."""
+    endpoint, tasks, writer = _prepared(args)
+    with writer:
+        if not writer.up_to_date:
+            write_artifact(args, tasks, endpoint, writer)
+
+
+def run_pull(args: argparse.Namespace) -> None:
+    """Check the flags, then run trials until none is left to take."""
+    from rollout.__main__ import pull_trials
+
+    endpoint, tasks, writer = _prepared(args)
+    if writer.up_to_date:
+        print(f"{args.out}: up to date", file=sys.stderr)
+        return
+    pull_trials(args, trials_of(args, tasks), endpoint, writer.fingerprint, f"evaluate {args.label}")
+
+
+def _prepared(args: argparse.Namespace) -> tuple[Endpoint, Artifact, ArtifactWriter]:
+    """Return the model's endpoint, the tasks, and the writer of the artifact."""
     from rollout.__main__ import model_endpoint
 
+    args.prog = "evaluate"
     endpoint = model_endpoint(args, ("--model", "--endpoint"))
     tasks = open_artifact(args.tasks)
     inputs: dict[str, Artifact] = {"tasks": tasks}
     if args.model:
         inputs["model"] = open_artifact(args.model)
-    with ArtifactWriter(
+    writer = ArtifactWriter(
         args.out,
         stage="evaluate",
         params=parameters(args, endpoint),
@@ -87,46 +135,54 @@ def run(args: argparse.Namespace) -> None:
         tier="T2",
         package=["evaluate", "rollout", "sandbox"],
         commands=["serve"] if args.model else [],
-    ) as writer:
-        if not writer.up_to_date:
-            write_artifact(args, tasks, endpoint, writer)
+    )
+    return endpoint, tasks, writer
+
+
+def trials_of(args: argparse.Namespace, tasks: Artifact) -> Trials:
+    """Check the tasks and return their trials.
+
+    Raises:
+        BadInput: a task that cannot be run or verified, or that occurs twice; no tasks.
+    """
+    from rollout.__main__ import check_tasks
+    from rollout.pull import Trials
+
+    path = tasks.data("tasks.parquet")
+    ids = check_tasks(path, solution=False, verdict=True)
+    if not ids:
+        raise BadInput(f"{path}: no tasks to evaluate on; give an artifact that holds some")
+    return Trials(path, dict.fromkeys(ids, args.attempts))
 
 
 def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint, writer: ArtifactWriter) -> None:
     """Run what is not finished yet, score it and fill the artifact."""
     from recipe_core.records import TRAJECTORY_SCHEMA, TableWriter
-    from rollout import engine
-    from rollout.__main__ import check_tasks
+    from rollout.__main__ import finish_trials, forget, read_finished, served_by
+    from rollout.shared import clear_old
 
-    path = tasks.data("tasks.parquet")
-    ids = sorted(check_tasks(path, solution=False, verdict=True))
-    if not ids:
-        raise BadInput(f"{path}: no tasks to evaluate on; give an artifact that holds some")
-    work = work_dir(args.out, writer.fingerprint)
-    run_id = value_digest({key: writer.fingerprint[key] for key in ("parameters", "seed", "inputs")})[:16]
-    run_trials(args, path, len(ids), endpoint, run_id=run_id, work=work)
-
-    names = [f"{task_id}__{attempt}" for task_id in ids for attempt in range(args.attempts)]
+    asked = trials_of(args, tasks)
+    work, _ = finish_trials(args, asked, endpoint, writer.fingerprint, f"evaluate {args.label}")
     trials: list[Outcome] = []
     classes: Counter[str] = Counter()
+    last_error = None
     with TableWriter(writer.path(TRIALS), TRAJECTORY_SCHEMA) as table:
-        for name in names:
-            row = engine.finished_row(work, name)
-            assert row is not None  # run_trials returns when every trial is finished
+        for name in asked.names():
+            row = read_finished(work, name)["row"]
             table.write(row)
             trials += outcomes([row])
             classes[row["error_class"] or "none"] += 1
-            last_error = row["error_message"]
-    if classes[INFRASTRUCTURE] == len(names):
-        for name in names:
-            engine.trial_path(work, name).unlink()
+            last_error = row["error_message"] or last_error
+    if classes[INFRASTRUCTURE] == len(asked):
+        forget(work, asked)
         raise BadInput(
-            f"all {len(names)} trials failed outside the model, the last with: {last_error}; nothing was scored"
+            f"all {len(asked)} trials failed outside the model, the last with: {last_error}; nothing was scored"
         )
     scores = scores_by_source(trials, attempts=args.attempts, seed=args.seed)
     writer.path(SCORES).write_text(canonical_json(scores_json(args.label, args.seed, scores)))
-    writer.count(rows_in=len(names), rows_out=len(names))
-    writer.provenance(error_classes=dict(sorted(classes.items())))
+    writer.count(rows_in=len(asked), rows_out=len(asked))
+    writer.provenance(error_classes=dict(sorted(classes.items())), **served_by(args))
+    clear_old(args.out)
     print_scores(args.label, scores)
 
 
@@ -138,28 +194,6 @@ def scores_json(label: str, seed: int, scores: list[Score]) -> dict[str, Any]:
         "resamples": RESAMPLES,
         "scores": [dataclasses.asdict(found) for found in scores],
     }
-
-
-def run_trials(
-    args: argparse.Namespace, path: Path, n_tasks: int, endpoint: Endpoint, *, run_id: str, work: Path
-) -> None:
-    """Run the trials that are not in the work folder yet."""
-    from recipe_core.records import read_rows
-    from rollout import engine
-    from rollout.__main__ import served, settings_of
-    from rollout.settings import TrialRequest, requests_for
-
-    def requests() -> Iterator[TrialRequest]:
-        for row in read_rows(path):
-            yield from requests_for(row, args.attempts)
-
-    with progress(n_tasks * args.attempts, f"evaluate {args.label}") as bar:
-
-        def finished(row: Mapping[str, Any]) -> None:
-            bar.advance()
-
-        with served(endpoint, args.model, args.max_model_len) as ready:
-            asyncio.run(engine.run_each(requests(), ready, settings_of(args, run_id), work, finished))
 
 
 def print_scores(label: str, scores: list[Score]) -> None:
@@ -178,7 +212,17 @@ def print_scores(label: str, scores: list[Score]) -> None:
         )
 
 
-main = entry(build_parser, run)
+_COMMANDS: dict[str, Callable[[Sequence[str] | None], None]] = {"pull": entry(build_pull_parser, run_pull)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in _COMMANDS:
+        _COMMANDS[words[0]](words[1:])
+    else:
+        entry(build_parser, run)(words)
+
 
 if __name__ == "__main__":
     main()

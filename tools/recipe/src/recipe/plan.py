@@ -51,8 +51,8 @@ class PlannedStep:
 
     @property
     def flags(self) -> list[str]:
-        """The tool's flags for the parameters."""
-        return [word for name, value in self.parameters.items() for word in _flag(name, value)]
+        """The tool's flags for the parameters, but those that decide how many jobs there are."""
+        return [word for name, value in self.parameters.items() if name != "shards" for word in _flag(name, value)]
 
 
 def artifact_path(stage: str, key: str) -> Path:
@@ -200,7 +200,7 @@ def _keyed(recipe: Recipe, name: str, step: Step, inputs: dict[str, list[Planned
     date = recipe.date.isoformat()
     identity = {
         "stage": stage,
-        "parameters": step.parameters(),
+        "parameters": {name: value for name, value in step.parameters().items() if name not in step.execution},
         "seed": seed,
         "date": date if stage in DATED_STAGES else None,
         "inputs": {flag: [entry.key for entry in entries] for flag, entries in inputs.items()},

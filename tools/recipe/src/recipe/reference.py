@@ -76,15 +76,16 @@ def _rows(stage: str, model: type[Step]) -> Iterator[str]:
         if key == "seed":
             continue
         flag = model.references.get(name, key)
-        action = actions[flag]
-        said = (action.help or "").replace("%(default)s", str(action.default))
+        # What the workflow does and no tool has a flag for says so itself.
+        action = actions.get(flag)
+        said = (action.help or "").replace("%(default)s", str(action.default)) if action else info.description
         what = kind(info.annotation)
         if name in model.references:
             bounded = any(getattr(limit, "max_length", None) == 1 for limit in info.metadata)
             single = bounded or get_origin(info.annotation) is not list
             what = "step" if single else "step, or a list of them"
         needed = "**" if info.is_required() else ""
-        yield f"| {needed}`{key}`{needed} | {_cell(what)} | {_cell(said)} |"
+        yield f"| {needed}`{key}`{needed} | {_cell(what)} | {_cell(said or '')} |"
 
 
 def reference() -> str:

@@ -41,6 +41,8 @@ class Step(BaseModel):
     produces: ClassVar[str]
     # Fields that refer to other steps, and the flag of the tool that takes each.
     references: ClassVar[dict[str, str]] = {}
+    # Parameters that say how and where a step runs and nothing of what it makes: no part of its key.
+    execution: ClassVar[frozenset[str]] = frozenset()
 
     seed: Seed | None = Field(default=None, description="overrides the recipe's seed for this step")
 
@@ -373,8 +375,15 @@ class ModelTrials(Trials, Answered):
     """Trials of a model, an artifact or one behind an API."""
 
     references = {"from_": "tasks", "model": "model"}
+    execution = frozenset({"tensor-parallel", "data-parallel", "gpu-memory", "start-timeout", "shards"})
     from_: Annotated[StepReferences, Field(max_length=1)]
     attempts: Count | None = None
+    environment: Literal["sandbox", "daytona", "modal", "e2b"] | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    tensor_parallel: Count | None = None
+    data_parallel: Count | None = None
+    gpu_memory: Annotated[float, Field(gt=0, lt=1)] | None = None
+    start_timeout: Positive | None = None
 
 
 class Rollout(ModelTrials):
@@ -382,6 +391,10 @@ class Rollout(ModelTrials):
 
     produces = "trajectories"
     teacher: Literal["reference"] | None = None
+    shards: Count | None = Field(
+        default=None,
+        description="jobs that pull trials from one heap, each with a model server of its own (default 1)",
+    )
 
 
 class Answers(Asking):

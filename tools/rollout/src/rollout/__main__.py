@@ -9,7 +9,13 @@ Each trial runs in a sandbox of its own, in a real tmux, and ends with the task'
 on where it was when the same command is given again. Rows are sorted by task and attempt. Tasks that went through
 upsample get --attempts times their own number of attempts.
 
+On several nodes, the work is shared through the folder OUT.work; the artifact is the same:
+
+    rollout pull --tasks results/mix/aaa --model results/train_sft/ccc --shard 1/8 --out OUT   # one on each node
+    rollout --tasks results/mix/aaa --model results/train_sft/ccc --merge --out OUT            # when all have ended
+
 other commands (each with --help):
+  rollout pull                run trials until none is left to take, with others or alone
   rollout reference-teacher   serve the built-in teacher to other harnesses
   rollout worker              run trials for another program, JSON lines in and out
 """
@@ -17,26 +23,38 @@ other commands (each with --help):
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact, value_digest, work_dir
+from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact, value_digest
 from recipe_core.cli import Parser, above_zero, add_common, entry, iso_date, natural, positive, real, seed, top_k
 from recipe_core.errors import BadInput
-from recipe_core.progress import progress
 from recipe_core.records import ATTEMPTS, TRAJECTORY_SCHEMA, TableWriter, read_rows
 from recipe_core.tasks import check_runnable
 from recipe_core.terms import INFRASTRUCTURE
-from rollout.settings import REFERENCE, REFERENCE_ENDPOINT, Endpoint, Sampling, Settings, TrialRequest, requests_for
+from rollout.pull import Queue, Serving, Trials, run_queue
+from rollout.remote import ENVIRONMENTS, check_environment
+from rollout.settings import REFERENCE, REFERENCE_ENDPOINT, SANDBOX, Endpoint, Sampling, Settings, requests_for
+from rollout.shared import DEFAULT_TIMEOUT_SEC, Worker, clear_old, shared_folder
+from serve.engine import DTYPES
+
+_PULL = """Run trials of a rollout until none is left to take, alone or beside others.
+
+    rollout pull --tasks results/mix/aaa --model results/train_sft/ccc --shard 3/8 --out OUT
+
+As many as there are nodes share the folder OUT.work: each takes the next trial that nobody has, so that none waits for
+another, and ends as soon as the rest is with others that are at it. When a process is lost, finished trials stay, and
+the others, or the same command again, take over the rest. Afterwards `rollout … --merge --out OUT`, with the same
+flags, writes the artifact. Nothing here decides what is in it.
+"""
 
 
 def _refuse(name: str) -> NoReturn:
@@ -69,12 +87,62 @@ def add_sampling_flags(parser: argparse.ArgumentParser, title: str = "sampling")
     )
 
 
+def shard_of(text: str) -> tuple[int, int]:
+    """Parse `K/N`, for `--shard`: the K-th of N, from 1."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", text)
+    if not found or int(found[1]) > int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 1 to N, such as 3/8")
+    return int(found[1]), int(found[2])
+
+
 def add_model_flags(group: argparse._ArgumentGroup) -> None:
-    """Add the flags that :func:`model_endpoint` reads, but those of sampling."""
+    """Add the flags that :func:`model_endpoint` and :func:`serving_of` read, but those of sampling."""
     group.add_argument("--model", type=Path, metavar="DIR", help="model artifact, served for the time of the run")
     group.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, ending in /v1")
     group.add_argument("--model-name", metavar="NAME", help="the model's name there")
     group.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
+    group.add_argument(
+        "--tensor-parallel", type=positive, default=1, metavar="N", help="with --model: GPUs a copy (default 1)"
+    )
+    group.add_argument(
+        "--data-parallel", type=positive, default=1, metavar="N", help="with --model: copies (default 1)"
+    )
+    group.add_argument(
+        "--gpu-memory",
+        type=real(0, 1, above=True),
+        metavar="SHARE",
+        help="with --model: of each GPU (default 0.92, vLLM's)",
+    )
+    group.add_argument(
+        "--dtype", choices=DTYPES, help="with --model: of its weights (default bfloat16 on GPUs, float32 on CPUs)"
+    )
+    group.add_argument(
+        "--start-timeout", type=above_zero, default=600.0, metavar="S", help="with --model: seconds (default 600)"
+    )
+
+
+def serving_of(args: argparse.Namespace) -> Serving | None:
+    """Return how the model folder of `--model` is served, if there is one."""
+    if not args.model:
+        return None
+    options = ["--max-model-len", str(args.max_model_len)]
+    for flag, value in (
+        ("--tensor-parallel", args.tensor_parallel if args.tensor_parallel > 1 else None),
+        ("--data-parallel", args.data_parallel if args.data_parallel > 1 else None),
+        ("--gpu-memory", args.gpu_memory),
+        ("--dtype", args.dtype),
+    ):
+        options += [flag, str(value)] if value is not None else []
+    return Serving(args.model, options, args.start_timeout)
+
+
+def chosen(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what decides the rows besides what every manifest records, where the flags name it.
+
+    How many GPUs serve a model, and with how much memory, decides no more than the last bits, as the hardware does.
+    """
+    found = {"dtype": args.dtype, "environment": args.environment if args.environment != SANDBOX else None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def model_endpoint(args: argparse.Namespace, choices: Sequence[str]) -> Endpoint:
@@ -93,10 +161,12 @@ def model_endpoint(args: argparse.Namespace, choices: Sequence[str]) -> Endpoint
     for flag, value in (("--model-name", args.model_name), ("--api-key-env", args.api_key_env)):
         if value and not args.endpoint:
             raise BadInput(f"{flag} belongs to --endpoint, not to --model; leave it out")
+    for flag in _served_only(args) if args.endpoint else ():
+        raise BadInput(f"{flag} belongs to --model, not to --endpoint; leave it out")
     if args.endpoint and not args.model_name:
         raise BadInput("--endpoint needs --model-name, the model's name there")
-    if args.endpoint and not _is_url(args.endpoint):
-        raise BadInput(f"--endpoint {args.endpoint!r}: expected a URL such as http://localhost:8000/v1")
+    if args.endpoint:
+        _check_url(args.endpoint)
     return Endpoint(
         model=args.model_name or args.model.name,
         base_url=args.endpoint or "",
@@ -108,12 +178,31 @@ def model_endpoint(args: argparse.Namespace, choices: Sequence[str]) -> Endpoint
     )
 
 
-def _is_url(text: str) -> bool:
+def _served_only(args: argparse.Namespace) -> list[str]:
+    """Return the flags given that say how a model folder is served."""
+    given = {
+        "--tensor-parallel": args.tensor_parallel != 1,
+        "--data-parallel": args.data_parallel != 1,
+        "--gpu-memory": args.gpu_memory is not None,
+        "--dtype": args.dtype is not None,
+    }
+    return [flag for flag, is_given in given.items() if is_given]
+
+
+def _check_url(text: str) -> None:
     try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
     except ValueError:
-        return False
+        usable = False
+    if not usable:
+        raise BadInput(f"--endpoint {text!r}: expected a URL such as http://localhost:8000/v1")
+    if url.username or url.password or url.query or url.fragment:
+        # The URL goes into the manifest: what may be a secret is not shown here either.
+        raise BadInput(
+            f"--endpoint: the URL of {url.hostname} holds more than host and path; give http(s)://HOST/v1, "
+            "and the key by --api-key-env"
+        )
 
 
 def add_trial_flags(parser: argparse.ArgumentParser, attempts: int) -> None:
@@ -148,6 +237,38 @@ def add_trial_flags(parser: argparse.ArgumentParser, attempts: int) -> None:
     trials.add_argument(
         "--backend", choices=["auto", "apptainer", "bubblewrap"], default="auto", help="of the sandbox (default auto)"
     )
+    trials.add_argument(
+        "--environment",
+        choices=ENVIRONMENTS,
+        default=SANDBOX,
+        help="where trials run: the sandbox here (default), or a remote provider by Harbor",
+    )
+    trials.add_argument(
+        "--worker-timeout",
+        type=above_zero,
+        default=DEFAULT_TIMEOUT_SEC,
+        metavar="S",
+        help="silence after which another process that works on the same OUT counts as lost (default %(default)g s)",
+    )
+
+
+def add_merge_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--merge`."""
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        help=f"only write the artifact; what `{parser.prog} pull` left is an error",
+    )
+
+
+def add_shard_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--shard`."""
+    parser.add_argument(
+        "--shard",
+        type=shard_of,
+        metavar="K/N",
+        help="begin with the K-th of N parts of the tasks; an earlier process of the same shard is replaced",
+    )
 
 
 def sampling_of(args: argparse.Namespace) -> Sampling:
@@ -167,12 +288,26 @@ def settings_of(args: argparse.Namespace, run_id: str) -> Settings:
         trial_retries=args.retries,
         settle_sec=args.settle,
         backend=args.backend,
+        environment=args.environment,
     )
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(prog="rollout", description=__doc__)
+    parser = _parser("rollout", str(__doc__))
+    add_merge_flag(parser)
+    return parser
+
+
+def build_pull_parser() -> argparse.ArgumentParser:
+    """Return the parser of `rollout pull`."""
+    parser = _parser("rollout pull", _PULL)
+    add_shard_flag(parser)
+    return parser
+
+
+def _parser(prog: str, description: str) -> argparse.ArgumentParser:
+    parser = Parser(prog=prog, description=description)
     parser.add_argument("--tasks", type=Path, required=True, metavar="DIR", help="tasks artifact")
     teacher = parser.add_argument_group("teacher (one of --teacher, --model, --endpoint)")
     teacher.add_argument("--teacher", choices=[REFERENCE], help="the built-in teacher, which plays reference solutions")
@@ -195,6 +330,8 @@ def endpoint_of(args: argparse.Namespace) -> Endpoint:
     for name in ("model", "endpoint", "model_name", "api_key_env"):
         if getattr(args, name):
             raise BadInput(f"--{name.replace('_', '-')} does not go with --teacher; leave one of them out")
+    for flag in _served_only(args):
+        raise BadInput(f"{flag} belongs to --model, not to --teacher; leave it out")
     return REFERENCE_ENDPOINT
 
 
@@ -206,6 +343,7 @@ def parameters(args: argparse.Namespace, endpoint: Endpoint) -> dict[str, Any]:
         "agent_timeout_sec": args.agent_timeout,
         "settle_sec": args.settle,
         "date": args.date,
+        **chosen(args),
     }
     if endpoint.is_reference:
         return {**common, "teacher": REFERENCE}
@@ -244,92 +382,173 @@ def check_tasks(path: Path, *, solution: bool, verdict: bool = False) -> dict[st
     return attempts
 
 
-@contextlib.contextmanager
-def served(endpoint: Endpoint, model: Path | None, max_model_len: int) -> Iterator[Endpoint]:
-    """Yield the endpoint, with a model server behind it while the block runs where a model folder was given."""
-    if model is None:
-        yield endpoint
-        return
-    from serve.client import ModelServer
+def run_id_of(fingerprint: Mapping[str, Any]) -> str:
+    """Return what names a run in its rows: a digest of what it was asked to do."""
+    return value_digest({key: fingerprint[key] for key in ("parameters", "seed", "inputs")})[:16]
 
-    with ModelServer(model, options=("--max-model-len", str(max_model_len))) as server:
-        yield dataclasses.replace(endpoint, base_url=server.base_url, model=server.model)
+
+def finish_trials(
+    args: argparse.Namespace, trials: Trials, endpoint: Endpoint, fingerprint: Mapping[str, Any], label: str
+) -> tuple[Path, int]:
+    """Run the trials that nobody has finished, or with `--merge` check that there are none.
+
+    Args:
+        args: the flags of trials and of the model, `--merge` and `--out`.
+        trials: which.
+        endpoint: the model.
+        fingerprint: what the artifact is made of.
+        label: of the progress.
+
+    Returns:
+        The folder of finished trials, and how many were run here.
+
+    Raises:
+        BadInput: the model cannot be used, or trials are missing.
+    """
+    if not args.merge:
+        check_environment(args.environment)
+    work = shared_folder(args.out, fingerprint)
+    if args.merge:
+        left = [name for name in trials.names() if not (work / "trials" / f"{name}.json").exists()]
+        if left:
+            raise BadInput(
+                f"{work}: {len(left)} of {len(trials)} trials are not finished, the first of them {left[0]}; "
+                f"run `{args.prog} pull` with the same flags until it ends without an error"
+            )
+        return work, 0
+    with Worker(work, timeout=args.worker_timeout) as worker:
+        queue = Queue(trials, worker, to_the_end=True)
+        settings = settings_of(args, run_id_of(fingerprint))
+        return work, run_queue(queue, endpoint, settings, serving_of(args), label=label)
+
+
+def pull_trials(
+    args: argparse.Namespace, trials: Trials, endpoint: Endpoint, fingerprint: Mapping[str, Any], label: str
+) -> None:
+    """Run trials until none is left to take; arguments and errors as in :func:`finish_trials`, with `--shard`."""
+    check_environment(args.environment)
+    work = shared_folder(args.out, fingerprint)
+    shard, shards = args.shard or (1, 1)
+    name = f"{shard}/{shards}" if args.shard else ""
+    with Worker(work, shard=name, timeout=args.worker_timeout) as worker:
+        queue = Queue(trials, worker, shard=shard, shards=shards)
+        settings = settings_of(args, run_id_of(fingerprint))
+        done = run_queue(queue, endpoint, settings, serving_of(args), label=label, stop_early=True)
+    print(f"{args.prog} pull: {done} trials done here; none is left to take", file=sys.stderr)
+
+
+def read_finished(work: Path, name: str) -> dict[str, Any]:
+    """Return what is kept of a finished trial; one that a failing disk cut off is an error, and next time run again."""
+    from rollout import engine
+
+    found = engine.finished_trial(work, name)
+    if found is None:
+        raise BadInput(f"{engine.trial_path(work, name)}: cut off, and removed; run the same command again")
+    return found
+
+
+def trials_of(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint) -> Trials:
+    """Check the tasks and return their trials.
+
+    Raises:
+        BadInput: a task that cannot be run, or that occurs twice.
+    """
+    path = tasks.data("tasks.parquet")
+    asked = check_tasks(path, solution=endpoint.is_reference)
+    return Trials(path, {task_id: args.attempts * n for task_id, n in asked.items()})
 
 
 def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint, writer: ArtifactWriter) -> None:
     """Run what is not finished yet and fill the artifact."""
-    from rollout import engine
-
-    path = tasks.data("tasks.parquet")
-    asked = check_tasks(path, solution=endpoint.is_reference)
-    names = [f"{task_id}__{n}" for task_id in sorted(asked) for n in range(args.attempts * asked[task_id])]
-    run_id = value_digest({key: writer.fingerprint[key] for key in ("parameters", "seed", "inputs")})[:16]
-    settings = settings_of(args, run_id)
-    work = work_dir(args.out, writer.fingerprint)
-    total = len(names)
-    classes: Counter[str] = Counter()
+    trials = trials_of(args, tasks, endpoint)
     started = time.monotonic()
-
-    def requests() -> Iterator[TrialRequest]:
-        for row in read_rows(path):
-            yield from requests_for(row, args.attempts * asked[row["task_id"]])
-
-    with progress(total, "rollout") as bar:
-
-        def finished(row: Mapping[str, Any]) -> None:
-            classes[row["error_class"] or "none"] += 1
-            bar.advance()
-
-        with served(endpoint, args.model, args.max_model_len) as ready:
-            asyncio.run(engine.run_each(requests(), ready, settings, work, finished))
+    work, run_here = finish_trials(args, trials, endpoint, writer.fingerprint, "rollout")
     elapsed = time.monotonic() - started
-    if total and classes[INFRASTRUCTURE] == total:
-        message = _forget(work, names)
-        raise BadInput(f"all {total} trials failed outside the model, the first with: {message}; nothing was published")
-    turns = 0
+    total, turns, last_error = len(trials), 0, None
+    classes: Counter[str] = Counter()
+    hosts: Counter[str] = Counter()
     with TableWriter(writer.path("trajectories.parquet"), TRAJECTORY_SCHEMA) as table:
-        for name in names:
-            row = engine.finished_row(work, name)
-            assert row is not None  # run_each returns when every trial is finished
+        for name in trials.names():
+            found = read_finished(work, name)
+            row = found["row"]
+            hosts[found["host"]] += 1
+            classes[row["error_class"] or "none"] += 1
+            last_error = row["error_message"] or last_error
             turns += row["turns"]
             table.write(row)
+    if total and classes[INFRASTRUCTURE] == total:
+        forget(work, trials)
+        raise BadInput(
+            f"all {total} trials failed outside the model, the last with: {last_error}; nothing was published"
+        )
     writer.count(rows_in=total, rows_out=total)
     writer.provenance(
-        trials_per_minute=round(total / elapsed * 60, 1), turns=turns, error_classes=dict(sorted(classes.items()))
+        trials_per_minute=round(run_here / elapsed * 60, 1) if run_here else None,
+        trials_by_host=dict(sorted(hosts.items())),
+        turns=turns,
+        error_classes=dict(sorted(classes.items())),
+        **served_by(args),
     )
+    clear_old(args.out)
     if classes[INFRASTRUCTURE]:
         print(f"rollout: {classes[INFRASTRUCTURE]} of {total} trials failed outside the model", file=sys.stderr)
 
 
-def _forget(work: Path, names: Sequence[str]) -> str:
-    """Remove the finished trials, so that the next run tries them again; return the first one's error."""
+def served_by(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what provenance says of the model's server."""
+    if not args.model:
+        return {}
+    return {
+        "tensor_parallel": args.tensor_parallel,
+        "data_parallel": args.data_parallel,
+        "gpu_memory": args.gpu_memory,
+    }
+
+
+def forget(work: Path, trials: Trials) -> None:
+    """Remove the finished trials, so that the next run tries them again."""
     from rollout import engine
 
-    row = engine.finished_row(work, names[0])
-    for name in names:
+    for name in trials.names():
         engine.trial_path(work, name).unlink(missing_ok=True)
-    return str(row["error_message"]) if row else ""
 
 
-def run(args: argparse.Namespace) -> None:
-    """Check the flags, then run the trials and publish the artifact."""
-    endpoint = endpoint_of(args)
-    tasks = open_artifact(args.tasks)
+def _writer(args: argparse.Namespace, endpoint: Endpoint, tasks: Artifact) -> ArtifactWriter:
     inputs: dict[str, Artifact] = {"tasks": tasks}
     if args.model:
         inputs["model"] = open_artifact(args.model)
-    with ArtifactWriter(
+    return ArtifactWriter(
         args.out,
         stage="rollout",
         params=parameters(args, endpoint),
         seed=args.seed,
         inputs=inputs,
-        tier="T1" if endpoint.is_reference else "T2",
+        tier="T1" if endpoint.is_reference and args.environment == SANDBOX else "T2",
         package=["rollout", "sandbox"],
         commands=["serve"] if args.model else [],
-    ) as writer:
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check the flags, then run the trials and publish the artifact."""
+    args.prog = "rollout"
+    endpoint = endpoint_of(args)
+    tasks = open_artifact(args.tasks)
+    with _writer(args, endpoint, tasks) as writer:
         if not writer.up_to_date:
             write_artifact(args, tasks, endpoint, writer)
+
+
+def run_pull(args: argparse.Namespace) -> None:
+    """Check the flags, then run trials until none is left to take."""
+    args.prog = "rollout"
+    endpoint = endpoint_of(args)
+    tasks = open_artifact(args.tasks)
+    writer = _writer(args, endpoint, tasks)
+    if writer.up_to_date:
+        print(f"{args.out}: up to date", file=sys.stderr)
+        return
+    pull_trials(args, trials_of(args, tasks, endpoint), endpoint, writer.fingerprint, "rollout")
 
 
 def build_worker_parser() -> argparse.ArgumentParser:
@@ -366,6 +585,7 @@ def run_teacher(args: argparse.Namespace) -> None:
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str] | None], None]] = {
+    "pull": entry(build_pull_parser, run_pull),
     "worker": entry(build_worker_parser, run_worker),
     "reference-teacher": entry(build_teacher_parser, run_teacher),
 }

@@ -18,6 +18,7 @@ from harbor.models.agent.context import AgentContext
 from harbor.models.metric import UsageInfo
 from pydantic import Field
 
+from rollout.environment import SandboxEnvironment
 from rollout.gateway import ContextExceeded, Gateway, TrialSession, TurnLimitReached
 from rollout.tmux import SettledTmuxSession, logging_path
 
@@ -114,6 +115,8 @@ class SettledTerminus2(Terminus2):
             extra_env=self._extra_env,
             user=environment.default_user,
             settle_sec=self.options.settle_sec,
+            # Our sandbox has tmux and no network; images of others may have a network and no tmux.
+            installs=not isinstance(environment, SandboxEnvironment),
         )
         await self._session.start()
 

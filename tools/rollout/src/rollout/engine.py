@@ -2,7 +2,7 @@
 
 Every finished trial is a file of its own, written at once or not at all, so a run that is killed and started again goes
 on where it was: finished trials are kept, none is run twice, none is lost. A row depends on the task, the attempt, the
-seed and the model's answers alone; how long things took is kept beside it.
+seed and the model's answers alone; how long things took and where is kept beside it.
 """
 
 from __future__ import annotations
@@ -10,33 +10,45 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import os
+import re
 import shutil
+import signal
+import socket
+import threading
 import time
 import tomllib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipe_core.artifact import write_atomically
 from recipe_core.errors import BadInput
 from recipe_core.tasks import TaskFile, check_task, read_files, unpack
 from recipe_core.terms import INFRASTRUCTURE
 from rollout.gateway import Gateway, HttpUpstream, TrialKey, TrialSession, Upstream, probe
-from rollout.outcome import TrialFacts, trajectory_row
+from rollout.outcome import TrialFacts, classify, trajectory_row
 from rollout.reference import ReferenceUpstream
-from rollout.settings import REFERENCE, Endpoint, Settings, TrialRequest
+from rollout.settings import REFERENCE, SANDBOX, Endpoint, Settings, TrialRequest
+from rollout.shared import SCRATCH, TRIALS, publish_once
 
 if TYPE_CHECKING:
-    from harbor.models.trial.config import TrialConfig
+    from harbor.models.trial.config import EnvironmentConfig, TrialConfig
     from harbor.models.trial.result import TrialResult
+
+    from rollout.model import ServedModel
 
 Row = dict[str, Any]
 OnTrial = Callable[[Row], None]
+# Losses of the model server that one trial may meet: one of its own requests may be what kills it.
+_MOST_LOSSES = 5
+# Returns the next trial, or None when there is no further one.
+Take = Callable[[], Awaitable[TrialRequest | None]]
 
-TRIALS = "trials"
+_DISK_FULL = re.compile(rf"\[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]")
+_TERMINATED = 128 + signal.SIGTERM
 # Harbor looks up model prices and reports usage over the network unless told not to; it reads these when imported.
 _HARBOR_ENVIRONMENT = {"HARBOR_TELEMETRY": "0", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
@@ -67,8 +79,14 @@ def checked_files(request: TrialRequest, *, solution: bool) -> dict[str, TaskFil
 
 
 @asynccontextmanager
-async def open_gateway(endpoint: Endpoint) -> AsyncIterator[tuple[Gateway, dict[str, Mapping[str, TaskFile]]]]:
+async def open_gateway(
+    endpoint: Endpoint, server: ServedModel | None = None
+) -> AsyncIterator[tuple[Gateway, dict[str, Mapping[str, TaskFile]]]]:
     """Probe the endpoint and yield its gateway, with the table of tasks that the built-in teacher reads.
+
+    Args:
+        endpoint: the model.
+        server: what serves it, where that is this program's doing.
 
     Raises:
         BadInput: see :func:`rollout.gateway.probe`.
@@ -79,7 +97,7 @@ async def open_gateway(endpoint: Endpoint) -> AsyncIterator[tuple[Gateway, dict[
     if endpoint.is_reference:
         upstream = ReferenceUpstream(tasks)
     else:
-        upstream = HttpUpstream(endpoint)
+        upstream = HttpUpstream(endpoint, (lambda: server.base_url) if server else None)
         try:
             extensions = await probe(endpoint, upstream)
         except BaseException:
@@ -102,9 +120,20 @@ def trial_path(work: Path, name: str) -> Path:
 
 def finished_row(work: Path, name: str) -> Row | None:
     """Return the row of a finished trial, or None."""
+    found = finished_trial(work, name)
+    return found["row"] if found else None
+
+
+def finished_trial(work: Path, name: str) -> Row | None:
+    """Return what is kept of a finished trial (`row`, `seconds`, `host`), or None; a file that a failing disk cut off
+    is removed."""
+    path = trial_path(work, name)
     try:
-        return json.loads(trial_path(work, name).read_text())["row"]
+        return dict(json.loads(path.read_text()))
     except FileNotFoundError:
+        return None
+    except ValueError:
+        path.unlink(missing_ok=True)
         return None
 
 
@@ -142,10 +171,77 @@ async def run_each(
     requests: Iterable[TrialRequest], endpoint: Endpoint, settings: Settings, work: Path, on_trial: OnTrial
 ) -> None:
     """Like :func:`run_trials` for more rows than fit in memory: each goes to `on_trial` and is kept on disk only."""
-    os.environ.update(_HARBOR_ENVIRONMENT)
     (work / TRIALS).mkdir(parents=True, exist_ok=True)
-    async with _Runner(endpoint, settings, work, on_trial) as runner:
-        await runner.run_all(_unfinished(requests, work, on_trial))
+    source = iter(_unfinished(requests, work, on_trial))
+
+    async def take() -> TrialRequest | None:
+        return next(source, None)
+
+    await run_taken(take, endpoint, settings, work, on_trial, scratch=work / SCRATCH)
+
+
+async def run_taken(
+    take: Take,
+    endpoint: Endpoint,
+    settings: Settings,
+    work: Path,
+    on_trial: OnTrial,
+    *,
+    scratch: Path,
+    server: ServedModel | None = None,
+) -> None:
+    """Run the trials that `take` gives, `settings.concurrency` at a time.
+
+    Args:
+        take: gives the trials; called as soon as there is room for one.
+        endpoint: the model.
+        settings: how.
+        work: folder for finished trials.
+        on_trial: called with each row as its trial finishes.
+        scratch: a private folder for trials under way; it is emptied first and removed in the end.
+        server: what serves the model, where that is this program's doing; it is started again when it is lost.
+
+    Raises:
+        BadInput: the endpoint or a task cannot be used, or the server cannot be kept alive.
+    """
+    os.environ.update(_HARBOR_ENVIRONMENT)
+    # Harbor logs each trial to a file; where that cannot be written, the trial's own error says so.
+    logging.raiseExceptions = False
+    async with _Runner(endpoint, settings, work=work, on_trial=on_trial, scratch=scratch, server=server) as runner:
+        await runner.run_all(take)
+
+
+def run_until_done(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine like `asyncio.run`; SIGTERM cancels it, and when it has unwound the program ends with code 143.
+
+    Raised inside the event loop, as outside of it, the program's end could be taken for the failure of a trial.
+    """
+    terminated = False
+
+    async def main() -> None:
+        nonlocal terminated
+        task = asyncio.current_task()
+        assert task is not None
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        await work
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        asyncio.run(main())
+    except asyncio.CancelledError:
+        if not terminated:
+            raise
+        raise SystemExit(_TERMINATED) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _unfinished(requests: Iterable[TrialRequest], work: Path, on_trial: OnTrial) -> Iterable[TrialRequest]:
@@ -160,13 +256,23 @@ def _unfinished(requests: Iterable[TrialRequest], work: Path, on_trial: OnTrial)
 class _Runner:
     """Runs trials with one gateway, `settings.concurrency` at a time."""
 
-    def __init__(self, endpoint: Endpoint, settings: Settings, work: Path, on_trial: OnTrial) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: Settings,
+        *,
+        work: Path,
+        on_trial: OnTrial,
+        scratch: Path,
+        server: ServedModel | None,
+    ) -> None:
         self._endpoint = endpoint
         self._settings = settings
         self._work = work
         self._on_trial = on_trial
         # Absolute, as Harbor resolves its own paths; below `work`, so that what a kill leaves is found and removed.
-        self._scratch = (work / "scratch").absolute()
+        self._scratch = scratch.absolute()
+        self._server = server
         self._uses: Counter[str] = Counter()
         self._gateway: Gateway
         self._tasks: dict[str, Mapping[str, TaskFile]]
@@ -174,7 +280,7 @@ class _Runner:
     async def __aenter__(self) -> _Runner:
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
-        self._opened = open_gateway(self._endpoint)
+        self._opened = open_gateway(self._endpoint, self._server)
         self._gateway, self._tasks = await self._opened.__aenter__()
         return self
 
@@ -182,12 +288,11 @@ class _Runner:
         await self._opened.__aexit__(*error)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    async def run_all(self, requests: Iterable[TrialRequest]) -> None:
-        """Run the requests; the first bad input stops the rest."""
-        source = iter(requests)
+    async def run_all(self, take: Take) -> None:
+        """Run what is to be taken; the first bad input stops the rest."""
 
         async def serve() -> None:
-            for request in source:
+            while (request := await take()) is not None:
                 await self._run(request)
 
         try:
@@ -203,18 +308,32 @@ class _Runner:
         files = checked_files(request, solution=self._endpoint.is_reference)
         self._tasks[request.task_id] = files
         try:
-            for _ in range(self._settings.trial_retries + 1):
-                facts = await self._attempt(request)
-                row = self._row(request, facts)
-                if row["error_class"] != INFRASTRUCTURE:
-                    break
+            facts = await self._tried(request)
         finally:
             self._uses[request.task_id] -= 1
             if not self._uses[request.task_id]:
                 del self._tasks[request.task_id], self._uses[request.task_id]
-        kept = {"row": row, "seconds": facts.seconds}
-        write_atomically(trial_path(self._work, request.name), json.dumps(kept, ensure_ascii=False, sort_keys=True))
+        row = self._row(request, facts)
+        kept = {"row": row, "seconds": facts.seconds, "host": socket.gethostname()}
+        publish_once(trial_path(self._work, request.name), json.dumps(kept, ensure_ascii=False, sort_keys=True))
+        if self._server:
+            self._server.progressed()
         self._on_trial(row)
+
+    async def _tried(self, request: TrialRequest) -> TrialFacts:
+        """Try a trial until it does not fail outside the model; a lost server's trials are tried again beside that."""
+        retries, losses_met = self._settings.trial_retries, 0
+        while True:
+            losses = await self._server.ready() if self._server else 0
+            facts = await self._attempt(request, losses)
+            if classify(facts)[0] != INFRASTRUCTURE:
+                return facts
+            if self._server and losses_met < _MOST_LOSSES and await self._server.lost_since(losses):
+                losses_met += 1
+            elif retries:
+                retries -= 1
+            else:
+                return facts
 
     def _row(self, request: TrialRequest, facts: TrialFacts) -> Row:
         return trajectory_row(
@@ -231,14 +350,16 @@ class _Runner:
             verifiable=request.verifiable,
         )
 
-    async def _attempt(self, request: TrialRequest) -> TrialFacts:
+    async def _attempt(self, request: TrialRequest, losses: int) -> TrialFacts:
         from harbor.trial.trial import Trial
 
         from rollout import agent
 
         seed = self._settings.seed if request.seed is None else request.seed
         key = TrialKey(request.task_id, request.attempt, seed)
-        session = self._gateway.open(key, self._settings.max_turns)
+        server = self._server
+        is_cut = (lambda: server.losses != losses) if server else (lambda: False)
+        session = self._gateway.open(key, self._settings.max_turns, is_cut)
         folder = self._scratch / request.name
         started = time.monotonic()
         agent.register(request.name, self._gateway, session)
@@ -258,7 +379,7 @@ class _Runner:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _config(self, request: TrialRequest, folder: Path) -> TrialConfig:
-        from harbor.models.trial.config import AgentConfig, EnvironmentConfig, TaskConfig, TrialConfig, VerifierConfig
+        from harbor.models.trial.config import AgentConfig, TaskConfig, TrialConfig, VerifierConfig
 
         settings = self._settings
         return TrialConfig(
@@ -279,11 +400,23 @@ class _Runner:
                     "record_terminal_session": False,
                 },
             ),
-            environment=EnvironmentConfig(
-                import_path="rollout.environment:SandboxEnvironment", kwargs={"backend": settings.backend}
+            environment=environment_config(settings),
+            verifier=VerifierConfig(
+                import_path="rollout.verifier:SealedVerifier",
+                override_timeout_sec=settings.verifier_timeout_sec,
+                disable=not request.verifiable,
             ),
-            verifier=VerifierConfig(override_timeout_sec=settings.verifier_timeout_sec, disable=not request.verifiable),
         )
+
+
+def environment_config(settings: Settings) -> EnvironmentConfig:
+    """Return Harbor's own description of where a trial runs."""
+    from harbor.models.environment_type import EnvironmentType
+    from harbor.models.trial.config import EnvironmentConfig
+
+    if settings.environment != SANDBOX:
+        return EnvironmentConfig(type=EnvironmentType(settings.environment))
+    return EnvironmentConfig(import_path="rollout.environment:SandboxEnvironment", kwargs={"backend": settings.backend})
 
 
 def _facts(result: TrialResult, session: TrialSession, seconds: float) -> TrialFacts:
@@ -300,6 +433,9 @@ def _facts(result: TrialResult, session: TrialSession, seconds: float) -> TrialF
     }
     rewards = (result.verifier_result.rewards if result.verifier_result else None) or {}
     exception = result.exception_info
+    if exception and exception.exception_type == "OSError" and _DISK_FULL.search(exception.exception_message):
+        # Not this trial's trouble alone: the same goes for every other, and nothing should be recorded of them.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return TrialFacts(
         messages=session.messages,
         turns=session.turns,

@@ -85,6 +85,10 @@ class SandboxEnvironment(BaseEnvironment):
         self._box = None
         await self._stack.aclose()
 
+    async def seal(self) -> None:
+        """Clear what the agent left running or put in the verifier's way; see `sandbox.Sandbox.seal`."""
+        await self._running.seal()
+
     @override
     async def exec(
         self,

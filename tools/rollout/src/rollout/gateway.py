@@ -15,12 +15,14 @@ Three kinds of failure are kept apart:
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 from recipe_core.errors import BadInput
 from recipe_core.seeds import row_seed
@@ -35,6 +37,7 @@ Message = dict[str, str]
 
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
 _GREATEST_BACKOFF_SEC = 8.0
+_SHORTEST_KEY = 8
 _GREATEST_RETRY_AFTER_SEC = 60.0
 # How servers say that a prompt is too long: vLLM, OpenAI, llama.cpp, text-generation-inference.
 _CONTEXT_PHRASES = (
@@ -161,11 +164,13 @@ class TrialSession:
     """The record of one trial's conversation with the model.
 
     `ended` is `context` or `infrastructure` once no further answer can come; `failed_request` says why the last request
-    failed, also while it is being repeated.
+    failed, also while it is being repeated. `is_cut` tells whether the server that the trial began with was lost: the
+    agent's time ran on meanwhile, so the trial is worth nothing.
     """
 
     key: TrialKey
     max_turns: int
+    is_cut: Callable[[], bool] = lambda: False
     messages: Sequence[Message] = ()
     turns: list[Turn] = field(default_factory=list)
     failed_request: str = ""
@@ -198,9 +203,9 @@ class Gateway:
         self._parses = parses
         self._sleep = sleep
 
-    def open(self, key: TrialKey, max_turns: int) -> TrialSession:
-        """Begin a trial's record."""
-        return TrialSession(key, max_turns)
+    def open(self, key: TrialKey, max_turns: int, is_cut: Callable[[], bool] = lambda: False) -> TrialSession:
+        """Begin a trial's record; see :class:`TrialSession`."""
+        return TrialSession(key, max_turns, is_cut)
 
     async def complete(self, session: TrialSession, messages: Sequence[Message]) -> Turn:
         """Answer the conversation and record the answer.
@@ -238,6 +243,9 @@ class Gateway:
         limit: int | None = self.endpoint.sampling.max_tokens
         repetitions = 0
         while True:
+            if session.is_cut():
+                session.failed_request = "the model server was lost during the trial"
+                raise InfrastructureFailure(session.failed_request)
             payload = request_payload(self.endpoint, messages, seed=seed, extensions=self.extensions, max_tokens=limit)
             retry_after = None
             try:
@@ -270,11 +278,32 @@ class Gateway:
         await self._upstream.close()
 
 
-class HttpUpstream:
-    """An OpenAI-compatible server. The API key is read from the environment and lives only in this object's headers."""
+def key_forms(key: str) -> list[str]:
+    """Return how a key may stand in what an endpoint sends back: as it is, in JSON, in a URL, in Base64; longest first.
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    A key of fewer than 8 characters is a stand-in for servers that want none, such as `EMPTY`: a word like any other.
+    """
+    if len(key) < _SHORTEST_KEY:
+        return []
+    # An answer may be JSON that holds JSON.
+    once = json.dumps(key)[1:-1]
+    escaped = {once, json.dumps(once)[1:-1]}
+    forms = {key, *escaped, *(form.replace("/", "\\/") for form in escaped)}
+    forms |= {quote(key, safe=""), base64.b64encode(key.encode()).decode()}
+    return sorted(forms, key=len, reverse=True)
+
+
+class HttpUpstream:
+    """An OpenAI-compatible server. The API key is read from the environment and lives only in this object's headers.
+
+    Args:
+        endpoint: where it is, and request settings.
+        address: returns where it is now, for one that moves.
+    """
+
+    def __init__(self, endpoint: Endpoint, address: Callable[[], str] | None = None) -> None:
         self._endpoint = endpoint
+        self._address = address or (lambda: endpoint.base_url)
         self._key = os.environ.get(endpoint.api_key_env or "", "")
         self._client: aiohttp.ClientSession | None = None
         if endpoint.api_key_env and not self._key:
@@ -296,13 +325,15 @@ class HttpUpstream:
         return self._client
 
     def _clean(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+        for form in key_forms(self._key):
+            text = text.replace(form, "[key]")
+        return text
 
     async def request(self, method: str, path: str, payload: Mapping[str, Any] | None = None) -> Reply:
         """Send one request; raises InfrastructureFailure when there is no answer in time."""
         import aiohttp
 
-        url = f"{self._endpoint.base_url.rstrip('/')}{path}"
+        url = f"{self._address().rstrip('/')}{path}"
         try:
             async with self._session().request(method, url, json=payload) as response:
                 after = response.headers.get("Retry-After", "")

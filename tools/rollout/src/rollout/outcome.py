@@ -10,8 +10,9 @@ from recipe_core.terms import INFRASTRUCTURE
 
 AGENT = "terminus-2"
 
-# A verifier that gave no usable reward, and a sandbox that went over its limits. Tasks are validated before use, so the
-# agent brought it about (it broke a tool the verifier needs, or wrote code that never ends): its failure, reward 0.
+# A verifier that gave no usable reward, and a sandbox that went over its limits or was found unfit to judge in. Tasks
+# are validated before use, so the agent brought it about (it broke a tool the verifier needs, or wrote code that never
+# ends): its failure, reward 0.
 _AGENT_FAILURES = (
     "SandboxKilled",
     "VerifierTimeoutError",

@@ -13,6 +13,8 @@ from recipe_core.tasks import is_verifiable
 
 REFERENCE = "reference"
 BUILTIN = "builtin"
+# Our own sandbox on this machine; the other environments are Harbor's.
+SANDBOX = "sandbox"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Settings:
         trial_retries: how often a trial is repeated after an infrastructure error.
         settle_sec: see :class:`rollout.tmux.SettledTmuxSession`.
         backend: the sandbox's back end.
+        environment: where trials run: `sandbox`, or the name of a remote provider that Harbor knows.
     """
 
     seed: int = 0
@@ -77,6 +80,7 @@ class Settings:
     trial_retries: int = 2
     settle_sec: float = 10.0
     backend: str = "auto"
+    environment: str = SANDBOX
 
 
 @dataclass(frozen=True)

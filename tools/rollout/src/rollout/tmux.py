@@ -30,13 +30,15 @@ class SettledTmuxSession(TmuxSession):
 
     Args:
         settle_sec: the longest wait for a command to end, in seconds, when it asked for less.
+        installs: whether tmux is installed, as Harbor does it, where the environment has none.
 
     The other arguments are those of Harbor's class. Recording with asciinema is not supported.
     """
 
-    def __init__(self, *args: Any, settle_sec: float = 10.0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, settle_sec: float = 10.0, installs: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._settle_sec = settle_sec
+        self._installs = installs
         self._shell = ("", "")
         self._alive = True
         self._fresh = False
@@ -60,6 +62,8 @@ class SettledTmuxSession(TmuxSession):
         Raises:
             RuntimeError: tmux is missing in the sandbox or does not start.
         """
+        if self._installs:
+            await self._attempt_tmux_installation()
         # One command in place of three: the start fails by itself where tmux is missing.
         result = await self.environment.exec(self._tmux_start_session, user=self._user)
         pid, _, terminal = (result.stdout or "").strip().partition(" ")

@@ -1,5 +1,6 @@
-# ruff: noqa: PTH101, PTH103, PTH112, PTH113, PTH118, PTH119, PTH120, PTH123, PTH211
-# Pathlib would lengthen every start.
+# ruff: noqa: PTH101, PTH103, PTH106, PTH108, PTH112, PTH113, PTH114, PTH115, PTH118, PTH119, PTH120, PTH123, PTH208, PTH211
+# ruff: noqa: SIM105
+# Pathlib and contextlib would lengthen every start.
 """The exec agent: process 1 of a sandbox, speaking with the host over its standard input and output.
 
 It stands alone (standard library only, read by whatever Python the sandbox has) and is started as
@@ -23,10 +24,28 @@ import time
 
 CHUNK = 1 << 20
 READ_BYTES = 1 << 16
-PR_SET_DUMPABLE = 4
+PR_SET_DUMPABLE, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 4, 22, 2
 KEYCTL_JOIN_SESSION_KEYRING = 1
 # The number of keyctl(2).
 KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271}
+# What the filter of system calls knows a machine by, and the numbers of socket(2), prlimit64(2), io_uring_setup(2).
+AUDIT = {
+    "x86_64": (0xC000003E, 41, 302, 425),
+    "aarch64": (0xC00000B7, 198, 261, 425),
+    "riscv64": (0xC00000F3, 198, 261, 425),
+    "ppc64le": (0xC0000015, 326, 325, 425),
+}
+LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+ALLOW, REFUSE = 0x7FFF0000, 0x00050000
+X32 = 0x40000000
+EPERM, ENOSPC, ENOSYS, EAFNOSUPPORT = 1, 28, 38, 97
+# Files by which one that ran before could act in every Python that starts later.
+PYTHON_PLACES = ("/etc", "/usr/local/lib", "/root/.local/lib")
+PYTHON_HOOKS = ("sitecustomize", "usercustomize")
+LOADER_HOOK = "/etc/ld.so.preload"
+KILL_SEC = 10.0
+# Fewer than this many files that can still be made are as good as a full disk.
+FEWEST_FILES = 64
 
 
 class Capture:
@@ -94,6 +113,8 @@ class Agent:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.poll.register(self.wake, select.POLLIN)
+        self.guarded = {}
+        self.rlimits = []
 
     def send(self, **message):
         """Write one message."""
@@ -170,6 +191,8 @@ class Agent:
             hard = resource.getrlimit(kind)[1]
             value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(kind, (value, value))
+            self.rlimits.append((name, kind, value))
+        self.guarded = {path: identity(path) for path in request["guarded"]}
         try:
             # Where the whole machine runs out of memory, the kernel takes a sandbox before its owner.
             with open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
@@ -177,7 +200,44 @@ class Agent:
         except OSError:
             pass
         shut_off()
+        # Nothing that a command can replace may ever be loaded into this process.
+        sys.meta_path.clear()
         self.send(id=request["id"])
+
+    def op_seal(self, request):
+        """Make the sandbox fit to judge what was done in it; see `Sandbox.seal`."""
+        if request["end_processes"] and not self._end_processes():
+            self.send(id=request["id"], error="a process cannot be ended")
+            return
+        tampered = [path for path, seen in self.guarded.items() if identity(path) != seen]
+        tampered += [LOADER_HOOK] if identity(LOADER_HOOK) else []
+        tampered += [name for name, kind, value in self.rlimits if resource.getrlimit(kind) != (value, value)]
+        remove_python_hooks()
+        for path in request["clear"]:
+            try:
+                make_anew(path)
+            except OSError as error:
+                # Only what a command put there can hinder this; a full disk is told by what is free.
+                if error.errno != ENOSPC:
+                    tampered.append(path)
+        state = os.statvfs("/")
+        free = state.f_bavail * state.f_frsize if state.f_favail > FEWEST_FILES else 0
+        self.send(id=request["id"], tampered=tampered, free_bytes=free)
+
+    def _end_processes(self):
+        """Kill every process but this one, and wait until they are gone."""
+        deadline = time.monotonic() + KILL_SEC
+        while time.monotonic() < deadline:
+            try:
+                # One call reaches all of them at once, and none can fork with the signal pending.
+                os.kill(-1, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._reap()
+            if not any(name.isdigit() and name != "1" for name in os.listdir("/proc")):
+                return True
+            time.sleep(0.001)
+        return False
 
     def op_exec(self, request):
         """Start a command."""
@@ -288,9 +348,19 @@ class Agent:
         """Write a file, or a further piece of it."""
         path = request["path"]
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "ab" if request["append"] else "wb") as stream:
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        if request["append"]:
+            flags |= os.O_APPEND
+        else:
+            # What lies there may be a link to another file, or a pipe that would be waited for.
+            flags |= os.O_CREAT | os.O_EXCL
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+        with open(os.open(path, flags, 0o600), "wb") as stream:
             stream.write(base64.b64decode(request["data"]))
-        os.chmod(path, request["mode"])
+            os.fchmod(stream.fileno(), request["mode"])
         self.send(id=request["id"])
 
     def op_get(self, request):
@@ -301,8 +371,7 @@ class Agent:
                 names.sort()
                 for name in sorted(files):
                     path = os.path.join(folder, name)
-                    if stat.S_ISREG(os.lstat(path).st_mode):
-                        self._send_file(request["id"], path, os.path.relpath(path, top))
+                    self._send_file(request["id"], path, os.path.relpath(path, top))
         elif os.path.isfile(top):
             self._send_file(request["id"], top, os.path.basename(request["path"].rstrip("/")))
         else:
@@ -311,28 +380,129 @@ class Agent:
 
     def _send_file(self, request_id, path, name):
         name = os.fsencode(name).decode("utf-8", "backslashreplace")
-        with open(path, "rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode & 0o777
+        try:
+            # Opened first and looked at then: between the two it could become a pipe that would be waited for.
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                raise
+            return
+        with open(fd, "rb") as stream:
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode):
+                return
             data = stream.read(CHUNK)
             while True:
-                self.send(id=request_id, name=name, mode=mode, data=base64.b64encode(data).decode())
+                self.send(id=request_id, name=name, mode=mode & 0o777, data=base64.b64encode(data).decode())
                 data = stream.read(CHUNK)
                 if not data:
                     return
 
 
+def identity(path):
+    """Return what tells a file from one put in its place: a link's target, else device and inode; None for no file."""
+    try:
+        state = os.lstat(path)
+        return [os.readlink(path)] if stat.S_ISLNK(state.st_mode) else [state.st_dev, state.st_ino]
+    except OSError:
+        return None
+
+
+def remove(path):
+    """Remove a file, link or folder with everything in it, where there is one."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError:
+        for folder, names, files in os.walk(path, topdown=False):
+            for name in files:
+                os.unlink(os.path.join(folder, name))
+            for name in names:
+                below = os.path.join(folder, name)
+                os.unlink(below) if os.path.islink(below) else os.rmdir(below)
+        os.rmdir(path)
+
+
+def make_anew(path):
+    """Make an empty folder, in place of anything that is there."""
+    parent = os.path.dirname(path)
+    if os.path.islink(parent) or os.path.isfile(parent):
+        os.unlink(parent)
+    remove(path)
+    os.makedirs(path)
+    os.chmod(path, 0o755)
+
+
+def remove_python_hooks():
+    """Remove the files that a system's Python runs at its start, where they can be written."""
+    for top in PYTHON_PLACES:
+        for folder, names, files in os.walk(top, followlinks=True):
+            if folder == top:
+                names[:] = [name for name in names if name.startswith("python3")]
+                continue
+            for name in (*names, *files):
+                if name.split(".")[0] in PYTHON_HOOKS or name.endswith(".pth"):
+                    try:
+                        remove(os.path.join(folder, name))
+                    except OSError:
+                        pass
+            names[:] = [name for name in names if name.endswith("-packages")]
+
+
+def filter_words(machine):
+    """Return the filter of system calls as (code, jump if true, jump if false, value); empty for unknown machines.
+
+    A network namespace does not hold every kind of socket (AF_VSOCK reaches the machine that hosts a virtual one), so
+    only local, Internet and netlink sockets can be made; io_uring would make the others. Lowering the limits of this
+    process is refused.
+    """
+    if machine not in AUDIT:
+        return []
+    number, socket, prlimit, io_uring = AUDIT[machine]
+    argument = 16
+    # Jumps count from the next word; the last three are where they end.
+    return [
+        (LOAD, 0, 0, 4),
+        (EQUAL, 0, 13, number),
+        (LOAD, 0, 0, 0),
+        (AT_LEAST, 11, 0, X32),
+        (EQUAL, 10, 0, io_uring),
+        (EQUAL, 3, 0, socket),
+        (EQUAL, 0, 9, prlimit),
+        (LOAD, 0, 0, argument),
+        (EQUAL, 8, 7, 1),
+        (LOAD, 0, 0, argument),
+        (EQUAL, 5, 0, 1),
+        (EQUAL, 4, 0, 2),
+        (EQUAL, 3, 0, 10),
+        (EQUAL, 2, 0, 16),
+        (RETURN, 0, 0, REFUSE | EAFNOSUPPORT),
+        (RETURN, 0, 0, REFUSE | ENOSYS),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, REFUSE | EPERM),
+    ]
+
+
 def shut_off():
-    """Keep commands from tracing this process or opening its pipes, and the host's session keyring from all of them."""
+    """Keep commands from tracing this process or opening its pipes, from sockets that leave the sandbox, and from the
+    host's session keyring.
+    """
     try:
         import ctypes  # a Python built without libffi lacks it
-
-        libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-        number = KEYCTL.get(os.uname().machine)
-        if number:
-            libc.syscall(number, KEYCTL_JOIN_SESSION_KEYRING, 0)
     except ImportError:
-        pass
+        return
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    machine = os.uname().machine
+    if machine in KEYCTL:
+        libc.syscall(KEYCTL[machine], KEYCTL_JOIN_SESSION_KEYRING, 0)
+    words = filter_words(machine)
+    if words:
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *word) for word in words))
+        program = struct.pack("HxxxxxxP", len(words), ctypes.addressof(code))
+        # Kernels without such filters refuse; the namespaces hold all the same.
+        libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
 
 
 def main():

@@ -28,6 +28,8 @@ from sandbox.skeleton import (
 AGENT_SOURCE = Path(__file__).with_name("agent.py")
 PREPARE_SOURCE = Path(__file__).with_name("prepare.py")
 IMAGE = Path(__file__).with_name("image")
+# Holds mount points and links only.
+PYTHON_FOLDER_BYTES = 64 << 10
 # What `bwrap --dev` makes.
 DEVICES = ("null", "zero", "random", "urandom", "tty")
 DEVICE_LINKS = {
@@ -109,12 +111,16 @@ class Bubblewrap(Backend):
         words += ["--remount-ro", "/dev"]
         for path in HOST_ETC:
             words += ["--ro-bind-try", path, path]
+        words += ["--perms", "0755", "--size", str(PYTHON_FOLDER_BYTES), "--tmpfs", PYTHON]
+        for folder in sorted({str(Path(target).parent) for target in python.binds.values()}):
+            words += ["--perms", "0755", "--dir", folder]
         for source, target in python.binds.items():
             words += ["--ro-bind", source, target]
         for link, target in python.links.items():
             words += ["--symlink", target, link]
         for path in python.hidden:
             words += ["--size", "4096", "--tmpfs", path, "--remount-ro", path]
+        words += ["--remount-ro", PYTHON]
         words += ["--ro-bind", str(AGENT_SOURCE), AGENT, "--chdir", "/"]
         return [*words, f"{PYTHON}/bin/python3", "-I", "-S", AGENT]
 
@@ -166,6 +172,7 @@ def prepare_plan(limits: Limits, python: HostPython) -> dict[str, Any]:
     return {
         "new_root": "/mnt",
         "root_options": f"size={limits.disk_mb << 20},nr_inodes={MAX_FILES},mode=0755",
+        "first": [[PYTHON, f"size={PYTHON_FOLDER_BYTES},mode=0755"]],
         "binds": binds,
         "devices": [*([f"/dev/{name}", f"/dev/{name}"] for name in DEVICES), ["/host/full", "/dev/full"]],
         "tmpfs": [
@@ -173,7 +180,7 @@ def prepare_plan(limits: Limits, python: HostPython) -> dict[str, Any]:
             *([path, "size=4096,mode=0755", True] for path in python.hidden),
         ],
         "links": [[target, link] for link, target in (*merged.items(), *python.links.items(), *DEVICE_LINKS.items())],
-        "read_only": ["/dev", *PROC_READ_ONLY],
+        "read_only": ["/dev", PYTHON, *PROC_READ_ONLY],
         "hostname": HOSTNAME,
         "capabilities": list(CAPABILITIES.values()),
         "argv": [f"{PYTHON}/bin/python3", "-I", "-S", AGENT],

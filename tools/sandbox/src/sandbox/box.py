@@ -20,7 +20,15 @@ from sandbox.backends import choose
 from sandbox.channel import Channel, field
 from sandbox.dockerfile import Copy, Env, Run, Workdir, expand, parse
 from sandbox.model import ExecResult, Limits, SandboxError, SandboxKilled
-from sandbox.skeleton import WORK_FOLDER, base_env, host_python, init_request
+from sandbox.skeleton import (
+    VERIFIER_BYTES,
+    VERIFIER_FOLDERS,
+    WORK_FOLDER,
+    base_env,
+    host_python,
+    init_request,
+    verifier_env,
+)
 from sandbox.watchdog import WATCHDOG, Watched, first_process
 
 START_TIMEOUT_SEC = 30.0
@@ -304,6 +312,38 @@ class Sandbox:
         finally:
             channel.close_request(number)
         return {name: TaskFile(b"".join(parts), modes[name]) for name, parts in found.items()}
+
+    async def seal(self, *, end_processes: bool = True) -> None:
+        """Make the sandbox fit to judge what was done in it: to be called between the agent's work and the verifier's.
+
+        Every process is ended; `/tests` and `/logs/verifier` are made anew and empty, whatever was put there; files
+        that Python would run at its start are removed. Commands from now on find the sandbox's programs before any
+        that were put on PATH, and no packages of the home. Other files stay as they are: they are what is judged.
+
+        Args:
+            end_processes: False for a task whose result is a running process. What it leaves running can then change
+                the verdict.
+
+        Raises:
+            SandboxKilled: a program or library of the sandbox was replaced, or a limit of its first process lowered
+                (`tampered`), or no disk is left for the verifier (`disk`).
+            SandboxError: the sandbox does not answer.
+        """
+        try:
+            async with asyncio.timeout(GRACE_SEC):
+                answer = await self._ask(op="seal", end_processes=end_processes, clear=VERIFIER_FOLDERS)
+        except TimeoutError:
+            self._kill()
+            raise SandboxError("the sandbox's agent does not answer; the sandbox was killed") from None
+        tampered, free = field(answer, "tampered", list), field(answer, "free_bytes", int)
+        if tampered:
+            self._kill()
+            raise SandboxKilled("tampered", f"{', '.join(map(str, tampered))} is not what it was at the start")
+        if free < VERIFIER_BYTES:
+            self._kill()
+            needed = VERIFIER_BYTES >> 10
+            raise SandboxKilled("disk", f"{free >> 10} KiB of disk left, the verifier needs {needed} KiB")
+        self._env = verifier_env(self._env)
 
     def _kill(self) -> None:
         # Process 1 first: what ends the sandbox even where the launcher does not pass its own end on.

@@ -12,10 +12,10 @@ class SandboxError(Exception):
 
 
 class SandboxKilled(SandboxError):
-    """The sandbox was killed because it went over a limit.
+    """The sandbox was killed because of what was done in it: it went over a limit, or was tampered with.
 
     Attributes:
-        reason: the limit: `memory`, `processes`, `files` or `wall`.
+        reason: the limit: `memory`, `processes`, `files` or `wall`; found before a verdict: `disk` or `tampered`.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -8,6 +8,7 @@ alone (standard library only). Its one argument is a JSON object:
 
     new_root       where in the image the new root is put together
     root_options   mount options of its tmpfs
+    first          [[target, options]]: tmpfs that binds and links are put into
     binds          [[source, target]]: read-only binds; target below the new root
     devices        [[source, target]]: the same for device files
     tmpfs          [[target, options, read_only]]
@@ -123,6 +124,9 @@ def main():
         bind(source, root + target, read_only=False)
     os.makedirs(root + "/dev/pts")
     mount("devpts", root + "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
+    for target, options in plan["first"]:
+        os.makedirs(root + target)
+        mount("tmpfs", root + target, "tmpfs", MS_NOSUID | MS_NODEV, options)
     for source, target in plan["binds"]:
         if os.path.exists(source):
             bind(source, root + target, read_only=True)
@@ -136,7 +140,7 @@ def main():
         os.symlink(target, root + link)
     for path in plan["read_only"]:
         if os.path.exists(root + path):
-            if path != "/dev":
+            if not os.path.ismount(root + path):
                 mount(root + path, root + path, None, MS_BIND | MS_REC)
             make_read_only(root + path)
     os.chdir(root)

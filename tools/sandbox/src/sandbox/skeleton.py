@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,15 @@ HOST_ETC = ("/etc/alternatives", "/etc/ld.so.cache")
 PROC_READ_ONLY = ("/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/sysrq-trigger")
 # Powers over the sandbox's own files and users; nothing that reaches mounts, the network or the kernel.
 CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_FOWNER": 3, "CAP_FSETID": 4, "CAP_KILL": 5}
+# What every program that runs later stands on. A process inside cannot change it, but can move most of it away and put
+# something else in its place; before a verdict it must still be what it was.
+GUARDED = ("/usr", *SYMLINKS, PYTHON, *HOST_ETC)
+# Folders on PATH that cannot be written to.
+FIXED_PATH = (f"{PYTHON}/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+# Where a verifier's files are put and where it leaves its verdict.
+VERIFIER_FOLDERS = ("/tests", "/logs/verifier")
+# A verifier that finds no room at all cannot say that the work failed.
+VERIFIER_BYTES = 4 << 20
 # Empty files cost kernel memory that no size limit counts.
 MAX_FILES = 262_144
 
@@ -48,9 +58,6 @@ _FOLDERS = {
     "/usr/local/sbin": 0o755,
     "/usr/local/share": 0o755,
     "/opt": 0o755,
-    PYTHON: 0o755,
-    f"{PYTHON}/bin": 0o755,
-    f"{PYTHON}/lib": 0o755,
     "/opt/sandbox": 0o755,
 }
 
@@ -152,6 +159,18 @@ def base_env(python: HostPython) -> dict[str, str]:
     return env
 
 
+def verifier_env(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which no program can be put before those of the sandbox.
+
+    Folders that cannot be written to come first on PATH, the others after them in their order; Python does not look
+    for packages in the home.
+    """
+    found = [folder for folder in env.get("PATH", "").split(":") if folder]
+    fixed = [folder for folder in FIXED_PATH if folder in found]
+    path = ":".join(dict.fromkeys([*fixed, *found]))
+    return {**env, "PATH": path, "PYTHONNOUSERSITE": "1"}
+
+
 def init_request(limits: Limits, cpus: list[int]) -> dict[str, Any]:
     """Return the agent's first request: folders, files, links, rlimits and CPUs."""
     megabyte = 1 << 20
@@ -169,6 +188,7 @@ def init_request(limits: Limits, cpus: list[int]) -> dict[str, Any]:
         "folders": list(_FOLDERS.items()),
         "files": list(_FILES.items()),
         "links": _LINKS,
+        "guarded": GUARDED,
         "cpus": cpus,
         "rlimits": [[name, value] for name, value in rlimits if hasattr(resource, str(name))],
     }

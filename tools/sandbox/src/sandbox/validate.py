@@ -92,6 +92,7 @@ async def _attempt(
                 await box.upload(below(files, "solution", "/solution"))
                 result = await box.exec("bash /solution/solve.sh", timeout=agent_sec)
                 said = _failure("solution", result.code, result.timed_out, result.stderr)
+            await box.seal()
             await box.upload(below(files, "tests", "/tests"))
             result = await box.exec("bash /tests/test.sh", timeout=verifier_sec)
             reward = parse_reward(await box.download("/logs/verifier"))

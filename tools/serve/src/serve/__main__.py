@@ -1,6 +1,7 @@
 """Serve a model folder over an OpenAI-compatible API until interrupted.
 
     serve --model results/train_sft/abc --port 8000
+    serve --model results/train_sft/abc --device cuda --tensor-parallel 4 --data-parallel 2 --dry-run
 
 The engine is vLLM. When it is healthy, one line of JSON goes to standard output: {"base_url": ..., "model": ...}. The
 server listens on the loopback interface only. It is stopped, with all its processes, on SIGTERM, on Ctrl-C, and when
@@ -14,17 +15,30 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from recipe_core.cli import Parser, above_zero, entry, positive, seed
+from recipe_core.cli import Parser, above_zero, entry, positive, real, seed
 from recipe_core.errors import BadInput
 from recipe_core.processes import running
 from serve import supervise
-from serve.engine import DEVICES, HOST, EngineSettings, check_model, default_threads, detect_device, engine_command
+from serve.engine import (
+    DEFAULT_SEQUENCES,
+    DEVICES,
+    DTYPES,
+    HOST,
+    EngineSettings,
+    check_device,
+    check_model,
+    default_threads,
+    detect_device,
+    engine_command,
+    visible_gpus,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-model-len", type=positive, default=2048, metavar="N", help="tokens of context (default 2048)"
     )
     parser.add_argument(
-        "--max-sequences", type=positive, default=16, metavar="N", help="requests at a time (default 16)"
+        "--max-sequences", type=positive, metavar="N", help="requests at a time (default 16 on cpu, 256 on cuda)"
     )
     parser.add_argument(
         "--cache-mb",
@@ -51,10 +65,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads of the engine (default half the cores)"
     )
-    parser.add_argument("--tensor-parallel", type=positive, default=1, metavar="N", help="GPUs a model (default 1)")
+    parser.add_argument(
+        "--tensor-parallel", type=positive, default=1, metavar="N", help="GPUs a copy of the model (default 1)"
+    )
+    parser.add_argument(
+        "--data-parallel", type=positive, default=1, metavar="N", help="copies that share the requests (default 1)"
+    )
+    parser.add_argument(
+        "--gpu-memory", type=real(0, 1, above=True), metavar="SHARE", help="of each GPU's memory (default 0.92, vLLM's)"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default float32 on cpu, bfloat16 on cuda)")
     parser.add_argument("--seed", type=seed, default=0, help="seed of requests that bring none (default 0)")
     parser.add_argument("--start-timeout", type=above_zero, default=600.0, metavar="S", help="seconds (default 600)")
     parser.add_argument("--log", type=Path, metavar="FILE", help="the engine's output (default: a temporary file)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only print the engine's command, with the variables it gets"
+    )
     parser.add_argument(
         "--until-stdin-closes", action="store_true", help="stop when standard input ends, for programs that start this"
     )
@@ -70,12 +96,26 @@ def settings_of(args: argparse.Namespace, port: int) -> EngineSettings:
         port=port,
         device=device,
         max_model_len=args.max_model_len,
-        max_sequences=args.max_sequences,
+        max_sequences=args.max_sequences or DEFAULT_SEQUENCES[device],
         cache_mb=args.cache_mb or (256 if device == "cpu" else None),
         threads=args.threads or default_threads(len(os.sched_getaffinity(0))),
         tensor_parallel=args.tensor_parallel,
+        data_parallel=args.data_parallel,
+        gpu_memory=args.gpu_memory,
+        dtype=args.dtype or "",
         seed=args.seed,
     )
+
+
+def shell_line(settings: EngineSettings) -> str:
+    """Return the engine's command as a line for a shell; its private folder is a stand-in.
+
+    Raises:
+        BadInput: settings that contradict each other.
+    """
+    check_device(settings, settings.tensor_parallel * settings.data_parallel)
+    words, environment = engine_command(settings, Path(tempfile.gettempdir()))
+    return shlex.join(["env", *(f"{name}={value}" for name, value in sorted(environment.items())), *words])
 
 
 def stdin_closed(wait: float) -> bool:
@@ -87,9 +127,13 @@ def stdin_closed(wait: float) -> bool:
 def run(args: argparse.Namespace) -> None:
     """Serve until told to stop."""
     check_model(args.model)
+    if args.dry_run:
+        print(shell_line(settings_of(args, args.port)))
+        return
     if args.port:
         supervise.check_port(args.port)
     settings = settings_of(args, args.port or supervise.free_port())
+    check_device(settings, visible_gpus())
     scratch = Path(tempfile.mkdtemp(prefix="serve-"))
     log = (args.log or scratch / "engine.log").absolute()
     try:

@@ -91,6 +91,12 @@ class ModelServer:
         if self._process is None or self._process.poll() is not None:
             raise BadInput(f"the model server has ended: {self._said() or 'it gave no reason'}")
 
+    def abandon(self) -> None:
+        """End a start that another thread waits for; that thread then gets BadInput."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+
     def reload_weights(self, model_dir: Path) -> None:
         """Replace the served weights by those of another folder of the same architecture; cached prefixes are dropped.
 

