@@ -42,16 +42,16 @@ test-cluster: setup ## bring up a real Slurm and Apptainer (Debian, as root), bu
 	pytest -m cluster tests/cluster
 
 lint: ## ruff, mypy, snakefmt, snakemake --lint
-	ruff check .
-	ruff format --check .
+	ruff check . tests/cluster/slurm
+	ruff format --check . tests/cluster/slurm
 	mypy
-	snakefmt --check Snakefile workflow/rules
+	snakefmt --check Snakefile workflow/rules benchmarks/slurm_units.smk
 	snakemake --lint
 
 format: ## rewrite the code in the house's format
 	ruff check --fix .
 	ruff format .
-	snakefmt Snakefile workflow/rules
+	snakefmt Snakefile workflow/rules benchmarks/slurm_units.smk
 
 docs: ## write docs/recipes.md and workflow/schemas/recipe.json again
 	.venvs/dev/bin/python -m recipe.reference > docs/recipes.md

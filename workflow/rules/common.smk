@@ -249,6 +249,17 @@ def threads_of(wildcards):
     return STEPS[wildcards.key].parameters.get("threads", 2)
 
 
+def nodes_of(wildcards):
+    """The nodes that the step's training runs on."""
+    return STEPS[wildcards.key].parameters.get("nodes", 1)
+
+
+def shell_of(wildcards):
+    """The shell that runs the step's line: on several nodes one that starts it on each of them."""
+    several = Path(workflow.basedir, "tools", "train-sft", "nodes", "bash")
+    return str(several) if nodes_of(wildcards) > 1 else "/bin/bash"
+
+
 def shards_of(wildcards):
     """The jobs that share the step's work."""
     return STEPS[wildcards.key].parameters.get("shards", 1)

@@ -47,6 +47,10 @@ rule train_sft:
     resources:
         mem_mb=6000,
         runtime=1440,
+        nodes=nodes_of,
+        tasks=nodes_of,
+        # On several nodes the line is run once on each.
+        shell_exec=shell_of,
     params:
         model=artifacts("model"),
         trajectories=artifacts("trajectories"),
@@ -54,7 +58,7 @@ rule train_sft:
         seed=seed,
     shell:
         """
-        train-sft {params.model:q} {params.trajectories:q} {params.flags:q} \
+        exec train-sft {params.model:q} {params.trajectories:q} {params.flags:q} \
             --seed {params.seed} \
             --out results/train_sft/{wildcards.key} \
             2>{log:q}

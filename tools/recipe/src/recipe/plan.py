@@ -25,6 +25,8 @@ _ACCEPTED = {"rows": ("tasks", "trajectories"), "held-out": ("tasks",)}
 # Rules of the workflow beside the stages'; a recipe is a rule too, so it cannot have the name of one.
 _RULES = {*STAGES, "report", "rank", "link", "ablations"}
 
+_DEFAULT_MAY_BE_YES = ("flash-attention", "gradient-checkpointing")
+
 
 @dataclass(frozen=True)
 class PlannedStep:
@@ -62,6 +64,9 @@ def artifact_path(stage: str, key: str) -> Path:
 
 def _flag(name: str, value: Any) -> Iterator[str]:
     if value is False:
+        # Where the tool's own default may be yes, no has to be said.
+        if name in _DEFAULT_MAY_BE_YES:
+            yield f"--no-{name}"
         return
     yield f"--{name}"
     if value is True:

@@ -505,6 +505,12 @@ class TrainSft(Step):
     adam_beta2: Share | None = None
     clip: Positive | None = None
     threads: Count | None = None
+    nodes: Count | None = None
+    processes_per_node: Count | None = None
+    zero_stage: Literal[0, 3] | None = None
+    flash_attention: bool | None = None
+    gradient_checkpointing: bool | None = None
+    liger_kernel: bool | None = None
 
 
 class TrainRl(Trials):
