@@ -2,6 +2,7 @@
 # manifest: the last file an artifact gets; what other files there are depends on the stage.
 
 import os
+import shutil
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -257,7 +258,7 @@ def nodes_of(wildcards):
 def shell_of(wildcards):
     """The shell that runs the step's line: on several nodes one that starts it on each of them."""
     several = Path(workflow.basedir, "tools", "train-sft", "nodes", "bash")
-    return str(several) if nodes_of(wildcards) > 1 else "/bin/bash"
+    return str(several) if nodes_of(wildcards) > 1 else shutil.which("bash")
 
 
 def shards_of(wildcards):
