@@ -49,7 +49,7 @@ rule train_sft:
         runtime=1440,
         nodes=nodes_of,
         tasks=nodes_of,
-        # On several nodes the line is run once on each.
+        # On several nodes the line is run once on each, and each adds to the log.
         shell_exec=shell_of,
     params:
         model=artifacts("model"),
@@ -61,7 +61,7 @@ rule train_sft:
         exec train-sft {params.model:q} {params.trajectories:q} {params.flags:q} \
             --seed {params.seed} \
             --out results/train_sft/{wildcards.key} \
-            2>{log:q}
+            2>>{log:q}
         """
 
 
