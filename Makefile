@@ -33,6 +33,7 @@ test: setup ## lint, types and the fast tests
 	pytest -n auto --dist worksteal -m "not full and not cluster" tests
 
 test-full: setup ## everything a machine without a GPU can run
+	$(PYTHON) envs/install.py skyrl-config
 	$(MAKE) --no-print-directory lint
 	pytest -n auto --dist worksteal -m "not full and not cluster" tests
 	pytest -m "full and not cluster" tests

@@ -399,7 +399,9 @@ def test_only_a_snakemake_that_works_in_the_folder_and_writes_its_log_counts(tmp
     logs.mkdir(parents=True)
     log = logs / "2026.snakemake.log"
     log.write_text("x")
-    code = "import sys, time\nstream = open(sys.argv[1], sys.argv[2])\nprint(flush=True)\ntime.sleep(60)"
+    # Where the tests run in the background, SIGINT is ignored, which children inherit.
+    code = "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "stream = open(sys.argv[1], sys.argv[2])\nprint(flush=True)\ntime.sleep(60)"
     started = []
     (tmp_path / "snakemake").write_text(code)
     for script, mode in (("snakemake", "a"), ("snakemake", "r"), ("other", "a")):
