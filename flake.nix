@@ -29,7 +29,7 @@
         ];
 
       # What packages of Python's index link to and do not bring with them.
-      libraries = pkgs: pkgs.lib.makeLibraryPath [ pkgs.stdenv.cc.cc.lib pkgs.zlib ];
+      libraries = pkgs: pkgs.lib.makeLibraryPath [ pkgs.stdenv.cc.cc.lib pkgs.zlib pkgs.numactl ];
 
       # In a checkout, not in the copy of it that Nix makes, which nothing can be written to.
       make = pkgs: target: {

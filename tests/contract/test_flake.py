@@ -27,6 +27,7 @@ STUB = """
       in builtins.listToAttrs (map (name: { inherit name; value = package name; }) names) // {
         python311.withPackages = choose: package "python311-${(builtins.head (choose { pip = package "pip"; })).name}";
         zlib = package "zlib";
+        numactl = package "numactl";
         stdenv.cc.cc.lib = package "gcc-lib";
         lib.makeLibraryPath = libraries: builtins.concatStringsSep ":" (map (library: library.name) libraries);
         lib.makeBinPath = programs: builtins.concatStringsSep ":" (map (program: program.name) programs);
@@ -91,7 +92,7 @@ def test_the_lock_belongs_to_the_flake(nix):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_shell_has_every_program(system: str, nix):
     assert nix("eval", f"{nix.flake}#devShells.{system}.default.programs") == ["python311-pip", *PROGRAMS]
-    assert nix("eval", f"{nix.flake}#devShells.{system}.default.libraries") == "gcc-lib:zlib"
+    assert nix("eval", f"{nix.flake}#devShells.{system}.default.libraries") == "gcc-lib:zlib:numactl"
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
