@@ -40,11 +40,12 @@ def test_sandboxes_whose_owner_is_killed_leave_nothing(backend):
     assert left("--backend", backend, "--sandboxes", 3, "--kill-owner") == NOTHING
 
 
+# A thousand one after another are part of `make bench-sandbox`.
 @pytest.mark.full
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--sandboxes", 1000, "--at-once", 1),
+        ("--sandboxes", 100, "--at-once", 1),
         ("--sandboxes", 64, "--at-once", 64),
         ("--sandboxes", 64, "--kill-owner"),
     ],
