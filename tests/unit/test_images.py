@@ -92,6 +92,13 @@ def test_compiled_files_are_no_part_of_a_digest():
     assert packages_of(ENTRIES) == ENTRIES[:2]
 
 
+def test_the_projects_own_tools_are_no_packages():
+    site = "/opt/agent-recipes/.venvs/data/lib"
+    own = [f"{site}/mix-0.1.0.dist-info/{name}" for name in ("RECORD", "uv_cache.json")]
+    listed = [Entry(path, "0o644", "aa") for path in (*own, f"{site}/six.py", "/opt/agent-recipes/.venvs/data/ready")]
+    assert [entry.path for entry in packages_of(listed)] == [f"{site}/six.py"]
+
+
 def test_a_listing_is_read_as_it_was_written(tmp_path: Path):
     write_listing(tmp_path / "x.files", ENTRIES)
     assert read_listing(tmp_path / "x.files") == ENTRIES

@@ -62,8 +62,14 @@ def digest_of(entries: Iterable[Entry]) -> str:
 
 
 def packages_of(entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries of installed packages: what the locks decide, whatever the base and the commit."""
-    return [entry for entry in entries if entry.path.startswith(PACKAGES)]
+    """Return the entries of installed packages: what the locks decide, whatever the base and the commit.
+
+    The installer's mark `ready` is none of them, nor what tells where the project's own tools stand: uv writes the time
+    of their sources there (`uv_cache.json`).
+    """
+    found = [entry for entry in entries if entry.path.startswith(PACKAGES) and not entry.path.endswith("/ready")]
+    own = {entry.path.removesuffix("/uv_cache.json") for entry in found if entry.path.endswith("/uv_cache.json")}
+    return [entry for entry in found if entry.path.rpartition("/")[0] not in own]
 
 
 def write_listing(path: Path, entries: Iterable[Entry]) -> None:

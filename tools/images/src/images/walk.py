@@ -13,6 +13,8 @@ import sys
 # What the container's start puts there, and not the image.
 NOT_OF_THE_IMAGE = {"/dev", "/proc", "/sys", "/tmp", "/run", "/var/tmp", "/mnt", "/root", "/home"}
 NOT_OF_THE_IMAGE |= {"/etc/resolv.conf", "/etc/hosts", "/etc/passwd", "/etc/group", "/etc/localtime", "/etc/hostname"}
+# The time of the build.
+NOT_OF_THE_IMAGE |= {"/.singularity.d/labels.json"}
 
 
 def describe(path):
