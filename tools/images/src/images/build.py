@@ -23,7 +23,7 @@ from recipe_core.errors import BadInput
 LOCAL = "local"
 PACKAGES = (
     "bash,ca-certificates,g++,git,libbz2-1.0,libffi8,liblzma5,libnuma1,libreadline8,libsqlite3-0,libssl3,make,procps,"
-    "python3.11,tmux,zlib1g"
+    "python3.11-dev,tmux,zlib1g"
 )
 # gzip, the default, takes several times as long.
 SQUASH = "-comp zstd -Xcompression-level 3"
