@@ -22,7 +22,7 @@ RECIPE = Path(__file__).with_name("small.yaml")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the workflow to build in, so that results of the working tree are neither used nor touched."""
     copy = tmp_path_factory.mktemp("checkout")
-    for name in ("Snakefile", "workflow", "envs", "tools"):
+    for name in ("Snakefile", "workflow", "envs", "tools", "containers"):
         source = ROOT / name
         shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
     (copy / ".venvs").symlink_to(ROOT / ".venvs")
