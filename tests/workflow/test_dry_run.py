@@ -43,7 +43,7 @@ def outputs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
 
 @pytest.mark.parametrize(
     "profile",
-    [pytest.param(path, id=path.name, marks=[] if path in (LOCAL, SLURM) else pytest.mark.full) for path in PROFILES],
+    [pytest.param(path, id=path.name, marks=[] if path == LOCAL else pytest.mark.full) for path in PROFILES],
 )
 def test_every_step_of_every_recipe_is_planned_once(profile: Path, tool):
     done = dry_run(tool, *profile_words(profile), "--", *(recipe.stem for recipe in RECIPES))
