@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
 import tomllib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -46,34 +45,14 @@ def stacks_of(root: Path, image: str) -> list[str]:
     return found[1].split()
 
 
-@lru_cache
-def _tracked(root: Path) -> tuple[str, ...]:
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "envs", "tools"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    if listing.returncode == 0:
-        return tuple(sorted(filter(None, listing.stdout.split("\0"))))
-    # A copy of the files without their history.
-    found = [path for folder in ("envs", "tools") for path in (root / folder).rglob("*") if path.is_file()]
-    return tuple(sorted(str(path.relative_to(root)) for path in found if "__pycache__" not in path.parts))
-
-
 def source_files(root: Path, stacks: Sequence[str]) -> list[Path]:
     """Return what is copied into an image of these stacks, below `root`: locks, the installer, the stacks' tools."""
     spec = tomllib.loads((root / "envs" / "stacks.toml").read_text())
-    tools = {tool for stack in stacks for tool in spec[stack]["tools"]}
-    folders = {*(("envs", stack) for stack in (*stacks, "uv")), *(("tools", tool) for tool in tools)}
-    wanted = []
-    for name in _tracked(root):
-        path = Path(name)
-        if (path.parts[:2] in folders or path.parts[:2] in {("envs", "install.py"), ("envs", "stacks.toml")}) and (
-            root / path
-        ).is_file():
-            wanted.append(path)
-    return wanted
+    folders = [root / "envs" / stack for stack in {*stacks, "uv"}]
+    folders += [root / "tools" / tool for tool in {tool for stack in stacks for tool in spec[stack]["tools"]}]
+    found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    found += [root / "envs" / "install.py", root / "envs" / "stacks.toml"]
+    return sorted(path.relative_to(root) for path in found if "__pycache__" not in path.parts)
 
 
 def source_digest(root: Path, files: Sequence[Path]) -> str:
