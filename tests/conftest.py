@@ -12,6 +12,7 @@ import pytest
 from recipe_core.artifact import ArtifactWriter
 from recipe_core.records import TASK_SCHEMA, TRAJECTORY_SCHEMA, write_rows
 from recipe_core.tasks import TaskFile, task_row
+from sandbox.backends import BACKENDS
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venvs" / "bin"
@@ -89,3 +90,12 @@ def tool() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, **options)
 
     return run
+
+
+# The profile of a laptop takes bubblewrap; starting Apptainer for each test takes longer than the fast tests have.
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.full] * (name != "bubblewrap")) for name in BACKENDS])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each back end of the sandbox, one that is not installed skipped."""
+    if BACKENDS[request.param].program() is None:
+        pytest.skip(f"{request.param} is not installed: {BACKENDS[request.param].mend}")
+    return request.param

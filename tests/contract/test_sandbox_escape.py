@@ -27,13 +27,6 @@ SECRET = "hunter2-9c1f"
 PYTHON = "python3 - <<'END'\n{}\nEND"
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.full] * (name != "bubblewrap")) for name in BACKENDS])
-def backend(request: pytest.FixtureRequest) -> str:
-    if BACKENDS[request.param].program() is None:
-        pytest.skip(f"{request.param} is not installed: {BACKENDS[request.param].mend}")
-    return request.param
-
-
 @pytest.fixture
 def inside(backend: str) -> Callable[..., object]:
     """Return a function that runs a coroutine function with a fresh sandbox."""

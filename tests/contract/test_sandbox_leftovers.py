@@ -16,13 +16,6 @@ PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "sandbox_leftover
 NOTHING = {"processes": [], "mounts": [], "files": []}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.full] * (name != "bubblewrap")) for name in BACKENDS])
-def backend(request: pytest.FixtureRequest) -> str:
-    if BACKENDS[request.param].program() is None:
-        pytest.skip(f"{request.param} is not installed: {BACKENDS[request.param].mend}")
-    return request.param
-
-
 def left(*flags: object) -> dict[str, list[str]]:
     command = [sys.executable, PROGRAM, *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)

@@ -21,14 +21,6 @@ from sandbox import Limits, Sandbox, SandboxError, SandboxKilled, validate_task
 from sandbox.backends import BACKENDS, choose
 
 
-# The profile of a laptop takes bubblewrap; starting Apptainer for each test takes longer than the fast tests have.
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.full] * (name != "bubblewrap")) for name in BACKENDS])
-def backend(request: pytest.FixtureRequest) -> str:
-    if BACKENDS[request.param].program() is None:
-        pytest.skip(f"{request.param} is not installed: {BACKENDS[request.param].mend}")
-    return request.param
-
-
 @pytest.fixture
 def inside(backend: str) -> Callable[..., object]:
     """Return a function that runs a coroutine function with a fresh sandbox."""
