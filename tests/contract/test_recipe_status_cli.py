@@ -128,7 +128,8 @@ def test_a_damaged_artifact_and_a_slurm_that_does_not_answer_are_told_beside_the
 
 
 def test_there_may_be_nothing_to_cancel(project: Path, tool):
-    done = tool("recipe", "cancel", "mine", cwd=project)
+    # Nor a Slurm to ask: one whose client is installed and that does not answer is an error.
+    done = tool("recipe", "cancel", "mine", cwd=project, env={"PATH": str(BIN)})
     assert done.returncode == 0
     assert done.stdout == "mine: no Snakemake that builds it goes on here, and no Slurm job of it waits or runs\n"
 
