@@ -15,6 +15,8 @@ from recipe.plan import load_plan
 from recipe_core.artifact import ArtifactWriter
 
 BIN = Path(__file__).resolve().parents[2] / ".venvs" / "bin"
+# Builds of this machine alone: a Slurm client that is installed may have no Slurm behind it.
+WITHOUT_SLURM = {"PATH": str(BIN)}
 RECIPE = """
 recipe: mine
 description: for tests
@@ -92,22 +94,22 @@ def test_a_build_is_watched_and_cancelled_and_goes_on_later(project: Path, tool)
         end = time.monotonic() + 60
         value = {"steps": []}
         while time.monotonic() < end and "running" not in [step["state"] for step in value["steps"]]:
-            value = json.loads(tool("recipe", "status", "mine", "--json", cwd=project).stdout)
+            value = json.loads(tool("recipe", "status", "mine", "--json", cwd=project, env=WITHOUT_SLURM).stdout)
         running = next(step for step in value["steps"] if step["state"] == "running")
         assert (running["name"], running["progress"]) == ("source-tasks/b", {"done": 3, "total": 6})
         assert running["elapsed_seconds"] >= 0
         assert f"process {build.pid}" in value["notes"][0]
-        planned = tool("recipe", "cancel", "mine", "--dry-run", cwd=project)
+        planned = tool("recipe", "cancel", "mine", "--dry-run", cwd=project, env=WITHOUT_SLURM)
         assert f"would end: Snakemake, process {build.pid}" in planned.stdout
         assert build.poll() is None
-        done = tool("recipe", "cancel", "mine", cwd=project)
+        done = tool("recipe", "cancel", "mine", cwd=project, env=WITHOUT_SLURM)
         assert done.returncode == 0, done.stderr
         assert f"ended: Snakemake, process {build.pid}" in done.stdout
         assert build.wait(10) != 0
     finally:
         build.kill()
         build.wait()
-    after = json.loads(tool("recipe", "status", "mine", "--json", cwd=project).stdout)
+    after = json.loads(tool("recipe", "status", "mine", "--json", cwd=project, env=WITHOUT_SLURM).stdout)
     assert [(step["state"], step["reason"]) for step in after["steps"][:2]] == [
         ("built", ""),
         ("to build", "was stopped"),
@@ -129,7 +131,7 @@ def test_a_damaged_artifact_and_a_slurm_that_does_not_answer_are_told_beside_the
 
 def test_there_may_be_nothing_to_cancel(project: Path, tool):
     # Nor a Slurm to ask: one whose client is installed and that does not answer is an error.
-    done = tool("recipe", "cancel", "mine", cwd=project, env={"PATH": str(BIN)})
+    done = tool("recipe", "cancel", "mine", cwd=project, env=WITHOUT_SLURM)
     assert done.returncode == 0
     assert done.stdout == "mine: no Snakemake that builds it goes on here, and no Slurm job of it waits or runs\n"
 
