@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import small_task, write_tasks
 from tests.contract.test_rollout_cli import BIN, COMMON, environment, rows_of, run, task, task_of
+from tests.processes import descendants, is_sandbox, wait_until_gone, words_of
 
 from sandbox.backends import BACKENDS
 
@@ -22,31 +23,6 @@ SLOW = "sleep 4; echo done > done.txt"
 def start(*words: object) -> subprocess.Popen[str]:
     command = [str(word) for word in (BIN / "rollout", *words)]
     return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
-
-
-def descendants(pid: int, of: Callable[[list[str]], bool]) -> list[int]:
-    """Return the processes below a process whose words `of` is true of."""
-    found, todo = [], [pid]
-    while todo:
-        for path in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-            try:
-                below = [int(word) for word in path.read_text().split()]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            todo += below
-            found += below
-    return [child for child in found if of(words_of(child))]
-
-
-def words_of(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return [""]
-
-
-def is_sandbox(words: list[str]) -> bool:
-    return "bwrap" in words[0]
 
 
 def is_engine(words: list[str]) -> bool:
@@ -164,7 +140,7 @@ def test_sigterm_ends_a_run_with_a_model_at_once_and_leaves_nothing(model, tmp_p
     tasks = write_tasks(tmp_path / "tasks", [task_of(task(index), f"task-{index}") for index in range(6)])
     out = tmp_path / "out"
     process = start("--tasks", tasks, "--model", model, *COMMON, "--max-turns", 20, "--max-tokens", 64, "--out", out)
-    wait_until(lambda: descendants(process.pid, lambda words: "bwrap" in words[0] or "apptainer" in words[0]), process)
+    wait_until(lambda: descendants(process.pid, is_sandbox), process)
     time.sleep(1)
     below = descendants(process.pid, lambda words: bool(words[0]))
     assert below
@@ -174,5 +150,5 @@ def test_sigterm_ends_a_run_with_a_model_at_once_and_leaves_nothing(model, tmp_p
     assert process.returncode == 143, said
     assert time.monotonic() - began < 30
     assert "Traceback" not in said
-    assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+    assert wait_until_gone(below) == {}
     assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import small_task, write_tasks
 from tests.contract.test_rollout_cli import BIN, COMMON, environment, one_line, run, task, task_of
+from tests.processes import descendants, is_sandbox, wait_until_gone
 
 TEACHER = ("--teacher", "reference", *COMMON)
 # A test that waits longer than this hangs.
@@ -163,9 +164,9 @@ def test_a_preempted_worker_ends_at_once_and_gives_its_trials_back(tmp_path):
     worker, work = pull(*words), tmp_path / "out.work"
     wait_for(work, 2, worker)
     deadline = time.monotonic() + PATIENCE_SEC
-    while not sandboxes(worker.pid) and time.monotonic() < deadline:
+    while not descendants(worker.pid, is_sandbox) and time.monotonic() < deadline:
         time.sleep(0.05)
-    boxes = sandboxes(worker.pid)
+    boxes = descendants(worker.pid, is_sandbox)
     assert boxes
     before = finished(work)
     began = time.monotonic()
@@ -174,29 +175,12 @@ def test_a_preempted_worker_ends_at_once_and_gives_its_trials_back(tmp_path):
     assert worker.returncode == 143, said
     assert time.monotonic() - began < 20
     assert "Traceback" not in said
-    assert [pid for pid in boxes if Path(f"/proc/{pid}").exists()] == []
+    assert wait_until_gone(boxes) == {}
     assert finished(work) == before, "a trial that was cut off counts as finished"
     assert list((work / "workers").iterdir()) == [] and list((work / "scratch").iterdir()) == []
     rest = run("pull", *words)
     assert rest.returncode == 0, rest.stderr
     assert done_here(rest.stderr) == 6 - len(before)
-
-
-def sandboxes(pid: int) -> list[int]:
-    """Return the processes below a process, of which some are sandboxes."""
-    found, todo = [], [pid]
-    while todo:
-        for path in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-            todo += map(int, path.read_text().split())
-        found += todo
-    return sorted({child for child in found if "bwrap" in command_of(child)})
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3"])

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.unit.test_serve_client import COMMAND, engine_pids, model, wait_until_gone
+from tests.processes import wait_until_gone
+from tests.unit.test_serve_client import COMMAND, engine_pids, model
 
 from recipe_core.errors import BadInput
 from rollout.gateway import Gateway, InfrastructureFailure, TrialKey
@@ -38,7 +39,7 @@ def test_a_lost_server_is_started_again_for_all_that_met_the_loss(model: Path, t
         assert server.base_url != before
         again = engine_pids(tmp_path)
     assert capsys.readouterr().err.count("starting it again") == 1
-    assert wait_until_gone(again) == []
+    assert wait_until_gone(again) == {}
 
 
 @pytest.mark.full

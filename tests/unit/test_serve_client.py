@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from tests.processes import is_alive, wait_until_gone
 
 from recipe_core.errors import BadInput
 from serve.client import ModelServer
@@ -69,22 +70,6 @@ def model(tmp_path, monkeypatch) -> Path:
     return model
 
 
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended but not been waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_gone(pids: list[int], timeout: float = 20.0) -> list[int]:
-    """Wait for processes to end and return those that did not."""
-    deadline = time.monotonic() + timeout
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return [pid for pid in pids if is_alive(pid)]
-
-
 def engine_pids(folder: Path) -> list[int]:
     return [int(word) for word in (folder / "pids").read_text().split()]
 
@@ -97,7 +82,7 @@ def test_a_server_lives_as_long_as_its_block(model, tmp_path):
             assert answer.status == 200
         pids = engine_pids(tmp_path)
         assert all(map(is_alive, pids))
-    assert wait_until_gone(pids) == []
+    assert wait_until_gone(pids) == {}
     assert not list(tmp_path.glob("serve-*")), "the scratch folder is left behind"
 
 
@@ -146,7 +131,7 @@ def test_nothing_is_left_when_a_process_is_killed(model, tmp_path, victim):
     client.kill()
     client.wait()
     client.stdout.close()
-    assert left == []
+    assert left == {}
 
 
 def test_a_missing_command_is_one_line(model):
