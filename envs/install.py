@@ -125,8 +125,14 @@ def install_uv() -> dict[str, str]:
     return pip_settings(pip)
 
 
-def find_python(version: str, settings: dict[str, str]) -> str:
-    """Return an interpreter of that minor version: one on this machine, else one that uv fetches."""
+def find_python(version: str, settings: dict[str, str], *, headers: bool = False) -> str:
+    """Return an interpreter of that minor version: one on this machine, else one that uv fetches.
+
+    Args:
+        version: as in `3.11`.
+        settings: uv's.
+        headers: whether Python.h must be beside it; Debian keeps it in a package of its own.
+    """
     here = Path(sys.executable).resolve()
     candidates = [shutil.which(f"python{version}") or "", f"/usr/bin/python{version}"]
     # Version managers keep interpreters side by side: <versions>/<3.x.y>/bin/python.
@@ -137,17 +143,20 @@ def find_python(version: str, settings: dict[str, str]) -> str:
         candidates += sorted(map(str, folder.glob(f"{version}.*/bin/python{version}")), reverse=True)
     for candidate in [str(here), *candidates]:
         if candidate and Path(candidate).exists():
-            probe = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+            probe = "import sys, sysconfig, venv; print('%d.%d' % sys.version_info[:2], sysconfig.get_path('include'))"
             answer = subprocess.run([candidate, "-c", probe], capture_output=True, text=True)
-            if answer.returncode == 0 and answer.stdout.strip() == version:
+            found, _, include = answer.stdout.strip().partition(" ")
+            if answer.returncode == 0 and found == version and (not headers or Path(include, "Python.h").is_file()):
                 return candidate
-    say(f"no Python {version} on this machine; fetching one")
+    wanted = f"Python {version} with its headers" if headers else f"Python {version}"
+    say(f"no {wanted} on this machine; fetching one")
     environment = {**os.environ, **settings}
     fetched = subprocess.run([UV, "python", "install", version], env=environment)
     if fetched.returncode:
-        fail(f"Python {version} is not on this machine and could not be fetched; install it and run this again")
-    found = subprocess.run([UV, "python", "find", version], capture_output=True, text=True, env=environment)
-    return found.stdout.strip()
+        package = f" (Debian: python{version}-dev)" if headers else ""
+        fail(f"{wanted} is not on this machine and could not be fetched; install it{package} and run this again")
+    words = [UV, "python", "find", "--managed-python", version]
+    return subprocess.run(words, capture_output=True, text=True, env=environment).stdout.strip()
 
 
 def digest_of(paths: list[Path]) -> str:
@@ -174,7 +183,7 @@ def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) ->
     state = wanted_state(stack, spec)
     if ready.is_file() and ready.read_text() == state:
         return
-    python = find_python(spec["python"], settings)
+    python = find_python(spec["python"], settings, headers=spec.get("headers", False))
     say(f"installing stack {stack} (Python {spec['python']} at {python}; {spec['download_mb']} MB to download at most)")
     started = time.monotonic()
     ready.unlink(missing_ok=True)

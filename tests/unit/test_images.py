@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from images.names import (
     all_images,
     definition,
     image_path,
+    lineage,
     source_digest,
     source_files,
     stacks_of,
@@ -32,6 +34,28 @@ def test_every_stack_of_the_pipeline_has_an_image():
     for image in all_images(ROOT):
         assert stacks_of(ROOT, image)[0] == image
         assert re.fullmatch(rf"images/{image}-[0-9a-f]{{12}}\.sif", str(image_path(ROOT, image)))
+
+
+def test_an_image_holds_the_stacks_of_those_it_stands_on():
+    assert lineage(ROOT, "rl") == ["serve", "harness", "rl"]
+    assert stacks_of(ROOT, "rl") == ["rl", "harness", "serve"]
+    assert lineage(ROOT, "sft") == ["sft"]
+
+
+def test_a_definition_below_is_part_of_the_name(tmp_path: Path):
+    shutil.copytree(ROOT / "containers", tmp_path / "containers")
+    (tmp_path / "envs").mkdir()
+    for name in ("install.py", "stacks.toml"):
+        shutil.copy(ROOT / "envs" / name, tmp_path / "envs")
+    before = {name: image_path(tmp_path, name) for name in all_images(tmp_path)}
+    image_path.cache_clear()
+    with (tmp_path / "containers" / "serve.def").open("a") as stream:
+        stream.write("\n# another\n")
+    assert {name for name in before if image_path(tmp_path, name) != before[name]} == {"data", "harness", "rl", "serve"}
+
+
+def test_a_readme_is_no_part_of_an_image():
+    assert not [path for path in source_files(ROOT, ["data"]) if path.suffix == ".md"]
 
 
 def test_an_unknown_image_is_one_line():

@@ -23,7 +23,7 @@ from typing import Any
 
 from images import build
 from images.contents import differences, digest_of, listing, packages_of, read_listing
-from images.names import HOME, all_images, definition, image_path, source_files, stacks_of
+from images.names import HOME, all_images, image_path, lineage, source_files, stacks_of
 from recipe_core.artifact import file_digest
 from recipe_core.cli import Parser, entry
 from recipe_core.errors import BadInput
@@ -68,11 +68,13 @@ def lock_digests(root: Path, image: str) -> dict[str, str]:
 
 def build_images(root: Path, args: argparse.Namespace) -> None:
     """Build what is asked for and is not there."""
-    names = args.image or all_images(root)
-    for name in names:
-        definition(root, name)
+    asked = args.image or all_images(root)
+    # What an image stands on is built before it; `--again` is about those that are asked for.
+    names = list(dict.fromkeys(name for image in asked for name in lineage(root, image)))
     work = build.work_folder(root)
-    pending = [name for name in names if args.again or not (root / image_path(root, name)).is_file()]
+    pending = [
+        name for name in names if (args.again and name in asked) or not (root / image_path(root, name)).is_file()
+    ]
     recorded = read_lock(root)
     if pending or args.record:
         base = build.build_base(root, args.base, work)

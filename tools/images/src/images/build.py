@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from images.contents import Entry, digest_of, listing, write_listing
-from images.names import IMAGES, definition, image_path, source_digest, source_files, stacks_of
+from images.names import IMAGES, definition, image_path, lineage, source_digest, source_files, stacks_of
 from recipe_core.errors import BadInput
 
 # A base that is made here where no registry can be reached.
@@ -259,9 +259,12 @@ def build_image(root: Path, image: str, base: Path, work: Path) -> tuple[Path, l
     Args:
         root: the project's folder.
         image: its name.
-        base: the base's folder.
+        base: the base's folder; an image that stands on another one starts from that, which must be built.
         work: where builds happen.
     """
+    *below, _ = lineage(root, image)
+    if below:
+        base = root / image_path(root, below[-1])
     target = root / image_path(root, image)
     path = definition(root, image)
     print(f"images: building {target.name}", file=sys.stderr)

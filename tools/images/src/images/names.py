@@ -36,13 +36,26 @@ def all_images(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "containers").glob("*.def") if path.stem != "base")
 
 
+def _argument(root: Path, image: str, name: str) -> str | None:
+    found = re.search(rf"^ *{name}=([a-z -]+)$", definition(root, image).read_text(), re.MULTILINE)
+    return found[1] if found else None
+
+
+def lineage(root: Path, image: str) -> list[str]:
+    """Return an image and those it stands on, the lowest first, as the argument `on` of each definition names them."""
+    below = _argument(root, image, "on")
+    return [*(lineage(root, below) if below else []), image]
+
+
 def stacks_of(root: Path, image: str) -> list[str]:
-    """Return the stacks that an image holds, as its definition's argument `stacks` names them."""
-    path = definition(root, image)
-    found = re.search(r"^ *stacks=([a-z -]+)$", path.read_text(), re.MULTILINE)
-    if not found:
-        raise BadInput(f"{path}: expected a line such as stacks=data serve below %arguments")
-    return found[1].split()
+    """Return the stacks that an image holds, its own first: the argument `stacks` of its definition and those below it."""
+    found: list[str] = []
+    for name in reversed(lineage(root, image)):
+        stacks = _argument(root, name, "stacks")
+        if not stacks:
+            raise BadInput(f"{definition(root, name)}: expected a line such as stacks=data below %arguments")
+        found += stacks.split()
+    return found
 
 
 def source_files(root: Path, stacks: Sequence[str]) -> list[Path]:
@@ -50,7 +63,7 @@ def source_files(root: Path, stacks: Sequence[str]) -> list[Path]:
     spec = tomllib.loads((root / "envs" / "stacks.toml").read_text())
     folders = [root / "envs" / stack for stack in {*stacks, "uv"}]
     folders += [root / "tools" / tool for tool in {tool for stack in stacks for tool in spec[stack]["tools"]}]
-    found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    found = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"]
     found += [root / "envs" / "install.py", root / "envs" / "stacks.toml"]
     return sorted(path.relative_to(root) for path in found if "__pycache__" not in path.parts)
 
@@ -71,6 +84,7 @@ def image_path(root: Path, image: str) -> Path:
         root: the project's folder.
         image: its name, that of its definition.
     """
-    files = [Path("containers/base.def"), definition(root, image).relative_to(root)]
+    files = [Path("containers/base.def")]
+    files += [definition(root, name).relative_to(root) for name in lineage(root, image)]
     files += source_files(root, stacks_of(root, image))
     return IMAGES / f"{image}-{source_digest(root, files)[:12]}.sif"

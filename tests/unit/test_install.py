@@ -1,0 +1,44 @@
+"""The set-up's search for an interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def install():
+    spec = importlib.util.spec_from_file_location("install", ROOT / "envs" / "install.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_interpreter_without_headers_is_passed_over_where_they_are_needed(install, tmp_path, monkeypatch):
+    """Debian's python3.11 without python3.11-dev runs tools, and cannot compile what torch asks for."""
+    bare = tmp_path / "python3.11"
+    bare.write_text(f"#!/bin/sh\necho 3.11 {tmp_path}/include\n")
+    bare.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare))
+    assert install.find_python("3.11", {}) == str(bare)
+    found = install.find_python("3.11", {}, headers=True)
+    assert found != str(bare)
+    include = "import sysconfig; print(sysconfig.get_path('include'))"
+    done = subprocess.run([found, "-c", include], capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip(), "Python.h").is_file()
+
+
+def test_what_cannot_be_found_nor_fetched_is_one_line(install, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(install, "UV", "/bin/false")
+    with pytest.raises(SystemExit) as ended:
+        install.find_python("3.99", {}, headers=True)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Python 3.99 with its headers is not on this machine" in line and "python3.99-dev" in line
