@@ -155,7 +155,7 @@ def find_python(version: str, settings: dict[str, str], *, headers: bool = False
     if fetched.returncode:
         package = f" (Debian: python{version}-dev)" if headers else ""
         fail(f"{wanted} is not on this machine and could not be fetched; install it{package} and run this again")
-    words = [UV, "python", "find", "--managed-python", version]
+    words = [str(UV), "python", "find", "--managed-python", version]
     return subprocess.run(words, capture_output=True, text=True, env=environment).stdout.strip()
 
 
@@ -198,7 +198,7 @@ def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) ->
         [str(word) for word in sync], env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True
     )
     if attempt.returncode:
-        if "torch" not in lock.read_text():
+        if "torch" not in lock.read_text() or spec.get("cuda"):
             print(attempt.stderr, file=sys.stderr)
             fail(f"stack {stack} could not be installed; mend what uv says above and run the same command again")
         # Builds of torch for the CPU are often on no index of the machine's own; uv knows where PyTorch keeps them.

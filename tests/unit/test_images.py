@@ -17,6 +17,7 @@ from images.contents import Entry, differences, digest_of, packages_of, read_lis
 from images.names import (
     all_images,
     definition,
+    for_gpus,
     image_path,
     lineage,
     source_digest,
@@ -40,6 +41,13 @@ def test_an_image_holds_the_stacks_of_those_it_stands_on():
     assert lineage(ROOT, "rl") == ["serve", "harness", "rl"]
     assert stacks_of(ROOT, "rl") == ["rl", "harness", "serve"]
     assert lineage(ROOT, "sft") == ["sft"]
+
+
+def test_images_for_gpus_hold_the_builds_for_gpus():
+    assert all_images(ROOT, cuda=True) == ["data-cuda", "harness-cuda", "rl-cuda", "serve-cuda", "sft-cuda"]
+    assert lineage(ROOT, "rl-cuda") == ["serve-cuda", "harness-cuda", "rl-cuda"]
+    assert stacks_of(ROOT, "rl-cuda") == ["rl-cuda", "harness", "serve-cuda"]
+    assert [for_gpus(ROOT, image) for image in ("sft", "workflow")] == ["sft-cuda", "workflow"]
 
 
 def test_a_definition_below_is_part_of_the_name(tmp_path: Path):

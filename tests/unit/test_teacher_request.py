@@ -174,10 +174,10 @@ class TestFlags:
             (["--endpoint", "http://h/v1"], "--endpoint and --model-name belong together"),
             (["--teacher", "reference", "--model-name", "m"], "--endpoint and --model-name belong together"),
             (["--teacher", "reference", "--api-key-env", "K"], "--api-key-env belongs to --endpoint"),
-            (["--endpoint", "localhost:8000", "--model-name", "m"], "not a URL such as"),
-            (["--endpoint", "http://", "--model-name", "m"], "not a URL such as"),
-            (["--endpoint", "http://h:port/v1", "--model-name", "m"], "not a URL such as"),
-            (["--endpoint", "http://[::1/v1", "--model-name", "m"], "not a URL such as"),
+            (["--endpoint", "localhost:8000", "--model-name", "m"], "expected a URL such as"),
+            (["--endpoint", "http://", "--model-name", "m"], "expected a URL such as"),
+            (["--endpoint", "http://h:port/v1", "--model-name", "m"], "expected a URL such as"),
+            (["--endpoint", "http://[::1/v1", "--model-name", "m"], "expected a URL such as"),
         ],
     )
     def test_flags_that_do_not_belong_together(self, words, message):

@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-from images.names import image_path
+from images.names import for_gpus, image_path
 from recipe.containers import let_in, let_secrets_in
 from recipe.plan import (
     DATED_STAGES,
@@ -66,7 +66,9 @@ def read_ranks():
 
 def image(stack):
     """The image of a stack, named by what it is made of: an image of other locks or other tools has another name."""
-    return str(Path(workflow.basedir, image_path(Path(workflow.basedir), stack)))
+    root = Path(workflow.basedir)
+    name = for_gpus(root, stack) if config.get("cuda") == "on" else stack
+    return str(root / image_path(root, name))
 
 
 def expanded(path):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from recipe_core.artifact import tool_digest
 from recipe_core.errors import BadInput
@@ -118,6 +119,23 @@ def natural(text: str) -> int:
 def top_k(text: str) -> int:
     """Parse how many of the likeliest tokens are sampled from: at least 1, or -1 for all."""
     return -1 if text.strip() == "-1" else positive(text)
+
+
+def check_endpoint(text: str) -> None:
+    """Raise BadInput unless a text is the URL of an OpenAI-compatible endpoint and nothing more."""
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise BadInput(f"--endpoint {text!r}: expected a URL such as http://localhost:8000/v1")
+    if url.username or url.password or url.query or url.fragment:
+        # The URL goes into the manifest: what may be a secret is not shown here either.
+        raise BadInput(
+            f"--endpoint: the URL of {url.hostname} holds more than host and path; give http(s)://HOST/v1, "
+            "and the key by --api-key-env"
+        )
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

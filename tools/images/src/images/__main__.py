@@ -2,6 +2,7 @@
 
     images list                    every image, its file and whether it is built
     images build --base local      all images, on a base made from this machine's Debian packages
+    images build --cuda            all as machines with GPUs need them: data-cuda, harness-cuda, ...
     images build data harness      two of them, on the base that containers/base.def pins by digest
     images verify                  read every file of every image; name those that differ
     images compare A.sif B.sif     name the files in which two images differ
@@ -23,7 +24,7 @@ from typing import Any
 
 from images import build
 from images.contents import differences, digest_of, listing, packages_of, read_listing
-from images.names import HOME, all_images, image_path, lineage, source_files, stacks_of
+from images.names import HOME, all_images, for_gpus, image_path, lineage, source_files, stacks_of
 from recipe_core.artifact import file_digest
 from recipe_core.cli import Parser, entry
 from recipe_core.errors import BadInput
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = Parser(prog="images", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="print every image, its file and whether it is built")
+    shown = commands.add_parser("list", help="print every image, its file and whether it is built")
     make = commands.add_parser("build", help="build images that are not built yet")
     make.add_argument("image", nargs="*", help="which (default: all)")
     make.add_argument(
@@ -46,6 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="registry, local (bootstrapped by mmdebstrap), or the folder or file of an image (default registry)",
     )
     make.add_argument("--again", action="store_true", help="also those that are built")
+    for command in (shown, make):
+        command.add_argument("--cuda", action="store_true", help="all images as machines with GPUs need them")
     make.add_argument("--record", action="store_true", help=f"write {LOCK}")
     verify = commands.add_parser("verify", help="read every file of the images; name those that differ")
     verify.add_argument("image", nargs="*", help="which (default: all that are built)")
@@ -66,9 +69,14 @@ def lock_digests(root: Path, image: str) -> dict[str, str]:
     return {stack: file_digest(root / "envs" / stack / "requirements.lock") for stack in stacks_of(root, image)}
 
 
+def names_of(root: Path, args: argparse.Namespace) -> list[str]:
+    """Return the images that are asked for, all of them by default."""
+    return getattr(args, "image", []) or [for_gpus(root, name) if args.cuda else name for name in all_images(root)]
+
+
 def build_images(root: Path, args: argparse.Namespace) -> None:
     """Build what is asked for and is not there."""
-    asked = args.image or all_images(root)
+    asked = names_of(root, args)
     # What an image stands on is built before it; `--again` is about those that are asked for.
     names = list(dict.fromkeys(name for image in asked for name in lineage(root, image)))
     work = build.work_folder(root)
@@ -124,14 +132,18 @@ def run(args: argparse.Namespace) -> None:
     if not (root / "containers").is_dir():
         raise BadInput("no folder containers/ here; run this in the project's folder")
     if args.command == "list":
-        for name in all_images(root):
+        for name in names_of(root, args):
             path = image_path(root, name)
             state = "built" if (root / path).is_file() else "not built"
             print(f"{name}\t{path}\t{state}\t{' '.join(stacks_of(root, name))}")
     elif args.command == "build":
         build_images(root, args)
     elif args.command == "verify":
-        names = args.image or [name for name in all_images(root) if (root / image_path(root, name)).is_file()]
+        names = args.image or [
+            name
+            for name in [*all_images(root), *all_images(root, cuda=True)]
+            if (root / image_path(root, name)).is_file()
+        ]
         if not names:
             raise BadInput("no image is built; build them: images build")
         recorded = read_lock(root)

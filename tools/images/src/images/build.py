@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from images.contents import Entry, digest_of, listing, write_listing
-from images.names import IMAGES, definition, image_path, lineage, source_digest, source_files, stacks_of
+from images.names import IMAGES, definition, image_path, lineage, own_stack, source_digest, source_files, stacks_of
 from recipe_core.errors import BadInput
 
 # A base that is made here where no registry can be reached.
@@ -155,7 +155,7 @@ def make_root(root: Path, folder: Path, log: Path) -> None:
     for program in ("mmdebstrap", "patchelf"):
         if not shutil.which(program):
             raise BadInput(f"{program}: not found; install it (sudo apt-get install {program}), or use --base registry")
-    python = _installer(root).find_python("3.12", {})
+    python = _installer(root).find_python("3.12", {}, headers=True)
     asked = subprocess.run(
         [python, "-c", "import sys; print(sys.base_prefix)"], capture_output=True, text=True, check=True
     )
@@ -174,6 +174,7 @@ def make_root(root: Path, folder: Path, log: Path) -> None:
     library = Path("lib", "python3.12")
     shutil.copytree(prefix / library, home / library, symlinks=True, ignore=skipped)
     (home / library / "site-packages").mkdir()
+    shutil.copytree(prefix / "include" / "python3.12", home / "include" / "python3.12")
     (home / "bin").mkdir()
     for path in [prefix / "bin" / "python3.12", *sorted((prefix / "lib").glob("libpython3*.so*"))]:
         shutil.copy2(path, home / path.relative_to(prefix), follow_symlinks=False)
@@ -270,7 +271,8 @@ def build_image(root: Path, image: str, base: Path, work: Path) -> tuple[Path, l
     print(f"images: building {target.name}", file=sys.stderr)
     partial = work / f"{image}.partial.sif"
     files = source_files(root, stacks_of(root, image))
-    _build(root, path, files, [f"base={base.resolve()}"], partial, work=work, sandbox=False)
+    arguments = [f"base={base.resolve()}", f"stack={own_stack(root, image)}"]
+    _build(root, path, files, arguments, partial, work=work, sandbox=False)
     entries = listing(partial)
     # The record comes first: an image without one was not finished.
     write_listing(target.with_suffix(".files"), entries)

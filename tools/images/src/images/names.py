@@ -11,12 +11,15 @@ import tomllib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from recipe_core.errors import BadInput
 
 IMAGES = Path("images")
 # Where the project stands in every image.
 HOME = "/opt/agent-recipes"
+# An image of this name is made by the definition of the name without it, of those stacks that have a build for GPUs.
+CUDA = "-cuda"
 
 
 def definition(root: Path, image: str) -> Path:
@@ -25,42 +28,70 @@ def definition(root: Path, image: str) -> Path:
     Raises:
         BadInput: there is none of that name.
     """
-    path = root / "containers" / f"{image}.def"
-    if not path.is_file() or image == "base":
-        raise BadInput(f"no image {image!r}: containers/ defines {', '.join(all_images(root))}")
+    path = root / "containers" / f"{image.removesuffix(CUDA)}.def"
+    names = [*all_images(root), *all_images(root, cuda=True)]
+    if image not in names:
+        raise BadInput(f"no image {image!r}: containers/ defines {', '.join(names)}")
     return path
 
 
-def all_images(root: Path) -> list[str]:
-    """Return the names of all images but the base."""
-    return sorted(path.stem for path in (root / "containers").glob("*.def") if path.stem != "base")
+@lru_cache
+def all_images(root: Path, *, cuda: bool = False) -> list[str]:
+    """Return the names of all images but the base: those for CPUs, or those for GPUs."""
+    names = sorted(path.stem for path in (root / "containers").glob("*.def") if path.stem != "base")
+    if not cuda:
+        return names
+    return [name + CUDA for name in names if any(f"{stack}{CUDA}" in _spec(root) for stack in _stacks(root, name))]
+
+
+def for_gpus(root: Path, image: str) -> str:
+    """Return the image that stands for this one where there are GPUs; the same where none of its stacks uses them."""
+    return image + CUDA if image + CUDA in all_images(root, cuda=True) else image
+
+
+@lru_cache
+def _spec(root: Path) -> dict[str, Any]:
+    return tomllib.loads((root / "envs" / "stacks.toml").read_text())
 
 
 def _argument(root: Path, image: str, name: str) -> str | None:
-    found = re.search(rf"^ *{name}=([a-z -]+)$", definition(root, image).read_text(), re.MULTILINE)
+    text = (root / "containers" / f"{image}.def").read_text()
+    found = re.search(rf"^ *{name}=([a-z]+)$", text, re.MULTILINE)
     return found[1] if found else None
+
+
+def _below(root: Path, image: str) -> list[str]:
+    below = _argument(root, image, "on")
+    return [*(_below(root, below) if below else []), image]
+
+
+def _stacks(root: Path, image: str) -> list[str]:
+    return [own_stack(root, name) for name in reversed(_below(root, image))]
+
+
+def own_stack(root: Path, image: str) -> str:
+    """Return the stack that an image adds to what it stands on: the argument `stack` of its definition."""
+    stack = _argument(root, image.removesuffix(CUDA), "stack")
+    if not stack:
+        raise BadInput(f"{definition(root, image)}: expected a line such as stack=data below %arguments")
+    return stack + CUDA if image.endswith(CUDA) and stack + CUDA in _spec(root) else stack
 
 
 def lineage(root: Path, image: str) -> list[str]:
     """Return an image and those it stands on, the lowest first, as the argument `on` of each definition names them."""
-    below = _argument(root, image, "on")
-    return [*(lineage(root, below) if below else []), image]
+    definition(root, image)
+    below = _below(root, image.removesuffix(CUDA))
+    return [for_gpus(root, name) for name in below] if image.endswith(CUDA) else below
 
 
 def stacks_of(root: Path, image: str) -> list[str]:
-    """Return the stacks that an image holds, its own first: the argument `stacks` of its definition and those below it."""
-    found: list[str] = []
-    for name in reversed(lineage(root, image)):
-        stacks = _argument(root, name, "stacks")
-        if not stacks:
-            raise BadInput(f"{definition(root, name)}: expected a line such as stacks=data below %arguments")
-        found += stacks.split()
-    return found
+    """Return the stacks that an image holds, its own first, then those of the images below it."""
+    return [own_stack(root, name) for name in reversed(lineage(root, image))]
 
 
 def source_files(root: Path, stacks: Sequence[str]) -> list[Path]:
     """Return what is copied into an image of these stacks, below `root`: locks, the installer, the stacks' tools."""
-    spec = tomllib.loads((root / "envs" / "stacks.toml").read_text())
+    spec = _spec(root)
     folders = [root / "envs" / stack for stack in {*stacks, "uv"}]
     folders += [root / "tools" / tool for tool in {tool for stack in stacks for tool in spec[stack]["tools"]}]
     found = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"]

@@ -32,10 +32,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 from recipe_core.artifact import Artifact, ArtifactWriter, open_artifact, value_digest
-from recipe_core.cli import Parser, above_zero, add_common, entry, iso_date, natural, positive, real, seed, top_k
+from recipe_core.cli import (
+    Parser,
+    above_zero,
+    add_common,
+    check_endpoint,
+    entry,
+    iso_date,
+    natural,
+    positive,
+    real,
+    seed,
+    top_k,
+)
 from recipe_core.errors import BadInput
 from recipe_core.records import ATTEMPTS, TRAJECTORY_SCHEMA, TableWriter, read_rows
 from recipe_core.tasks import check_runnable
@@ -166,7 +177,7 @@ def model_endpoint(args: argparse.Namespace, choices: Sequence[str]) -> Endpoint
     if args.endpoint and not args.model_name:
         raise BadInput("--endpoint needs --model-name, the model's name there")
     if args.endpoint:
-        _check_url(args.endpoint)
+        check_endpoint(args.endpoint)
     return Endpoint(
         model=args.model_name or args.model.name,
         base_url=args.endpoint or "",
@@ -187,22 +198,6 @@ def _served_only(args: argparse.Namespace) -> list[str]:
         "--dtype": args.dtype is not None,
     }
     return [flag for flag, is_given in given.items() if is_given]
-
-
-def _check_url(text: str) -> None:
-    try:
-        url = urlsplit(text)
-        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise BadInput(f"--endpoint {text!r}: expected a URL such as http://localhost:8000/v1")
-    if url.username or url.password or url.query or url.fragment:
-        # The URL goes into the manifest: what may be a secret is not shown here either.
-        raise BadInput(
-            f"--endpoint: the URL of {url.hostname} holds more than host and path; give http(s)://HOST/v1, "
-            "and the key by --api-key-env"
-        )
 
 
 def add_trial_flags(parser: argparse.ArgumentParser, attempts: int) -> None:

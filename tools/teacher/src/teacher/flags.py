@@ -7,10 +7,9 @@ import dataclasses
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from recipe_core.artifact import Artifact, open_artifact
-from recipe_core.cli import above_zero, natural, positive, real, top_k
+from recipe_core.cli import above_zero, check_endpoint, natural, positive, real, top_k
 from recipe_core.errors import BadInput
 from teacher.request import Sampling
 
@@ -100,23 +99,7 @@ def check_teacher_flags(args: argparse.Namespace) -> None:
             "lower the one or raise the other"
         )
     if args.endpoint is not None:
-        _check_url(args.endpoint)
-
-
-def _check_url(endpoint: str) -> None:
-    try:
-        url = urlsplit(endpoint)
-        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise BadInput(f"--endpoint {endpoint}: not a URL such as http://localhost:8000/v1")
-    if url.username or url.password or url.query or url.fragment:
-        # The URL goes into the manifest: what may be a secret is not shown here either.
-        raise BadInput(
-            f"--endpoint: the URL of {url.hostname} holds more than host and path; give http(s)://HOST/v1 "
-            "and the key by --api-key-env"
-        )
+        check_endpoint(args.endpoint)
 
 
 def sampling_of(args: argparse.Namespace) -> Sampling:
