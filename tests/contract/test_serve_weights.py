@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 
@@ -36,9 +37,12 @@ def test_swapped_weights_answer_as_a_fresh_server_does(trajectories: Path, tmp_p
         done = tool("init-model", "--trajectories", trajectories, "--seed", seed, "--out", tmp_path / f"model-{seed}")
         assert done.returncode == 0, done.stderr
     command = (str(ROOT / ".venvs" / "bin" / "serve"),)
+    notes = ROOT / ".venvs" / "serve" / "var" / "vllm-modelinfos"
+    shutil.rmtree(notes, ignore_errors=True)
     with ModelServer(tmp_path / "model-2", command=command) as server:
         fresh = answer(server)
         assert answer(server) == fresh
+    assert [path.name for path in notes.iterdir()] == ["vllm-model_executor-models-qwen3-Qwen3ForCausalLM.json"]
     with ModelServer(tmp_path / "model-1", command=command) as server:
         other = answer(server)
         server.reload_weights(tmp_path / "model-2")

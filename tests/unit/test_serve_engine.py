@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recipe_core.errors import BadInput
+from serve.__main__ import keep_model_infos
 from serve.engine import (
     EngineSettings,
     check_device,
@@ -169,3 +170,16 @@ def test_last_words_without_an_error_are_the_last_lines(tmp_path, text, said):
     log = tmp_path / "log"
     log.write_text(text)
     assert last_words(log) == said
+
+
+def test_notes_on_model_classes_outlive_a_run(tmp_path):
+    for run in ("first", "second"):
+        keep_model_infos(tmp_path / run, tmp_path / "venv" / "var" / "notes")
+    (tmp_path / "first" / "modelinfos" / "a.json").write_text("{}")
+    assert (tmp_path / "second" / "modelinfos" / "a.json").read_text() == "{}"
+
+
+def test_where_nothing_can_be_kept_a_run_goes_without(tmp_path):
+    (tmp_path / "file").touch()
+    keep_model_infos(tmp_path / "cache", tmp_path / "file" / "notes")
+    assert not (tmp_path / "cache").exists()

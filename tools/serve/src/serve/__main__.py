@@ -150,6 +150,24 @@ def run(args: argparse.Namespace) -> None:
     shutil.rmtree(scratch)
 
 
+def keep_model_infos(cache: Path, kept: Path) -> None:
+    """Let vLLM find what it has learnt of model classes in earlier runs.
+
+    For a class that it has no notes of it starts a process that imports it, which takes as long as starting itself. The
+    notes name the digest of the class's source, so they can be neither wrong nor of another version.
+
+    Args:
+        cache: vLLM's cache folder of this run.
+        kept: where the notes stay, made if it can be.
+    """
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    cache.mkdir()
+    (cache / "modelinfos").symlink_to(kept, target_is_directory=True)
+
+
 def _serve(args: argparse.Namespace, settings: EngineSettings, scratch: Path, log: Path) -> None:
     words, environment = engine_command(settings, scratch)
     # The engine's command stands beside this interpreter, which need not be on PATH.
@@ -158,6 +176,7 @@ def _serve(args: argparse.Namespace, settings: EngineSettings, scratch: Path, lo
     root_url = f"http://{HOST}:{settings.port}"
     started = time.monotonic()
     log.unlink(missing_ok=True)
+    keep_model_infos(Path(environment["VLLM_CACHE_ROOT"]), Path(sys.prefix, "var", "vllm-modelinfos"))
     with running(words, environment, log) as engine:
 
         def abandoned() -> bool:
