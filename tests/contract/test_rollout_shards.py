@@ -160,12 +160,14 @@ def test_a_machine_on_which_nothing_works_leaves_the_trials_to_others(tasks, tmp
 def test_a_preempted_worker_ends_at_once_and_gives_its_trials_back(tmp_path):
     slow = [task_of(small_task(f"slow-{n}", solution="sleep 4; echo done > done.txt"), f"slow-{n}") for n in range(6)]
     words = ("--tasks", write_tasks(tmp_path / "tasks", slow), *TEACHER, "--backend", "bubblewrap")
-    words += ("--out", tmp_path / "out")
+    words += ("--out", tmp_path / "out", "--concurrency", 2)
     worker, work = pull(*words), tmp_path / "out.work"
     wait_for(work, 2, worker)
     deadline = time.monotonic() + PATIENCE_SEC
     while not descendants(worker.pid, is_sandbox) and time.monotonic() < deadline:
         time.sleep(0.05)
+    # The second pair is at work, and far from its end.
+    time.sleep(1)
     boxes = descendants(worker.pid, is_sandbox)
     assert boxes
     before = finished(work)

@@ -4,8 +4,10 @@
 [path, mode, what]     what: sha256 of a file's bytes, `-> target` of a link, `dir`, or `unreadable: why`
 """
 
+import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import stat
 import sys
@@ -31,20 +33,33 @@ def describe(path):
         return [path, mode, hashlib.file_digest(stream, "sha256").hexdigest()]
 
 
-def main(folders):
-    """Print every path in order."""
-    pending = sorted(folders, reverse=True)
+def paths_below(folders):
+    """Return every path of the image, those of folders that cannot be read among them."""
+    found, pending = [], list(folders)
     while pending:
         path = pending.pop()
         if path in NOT_OF_THE_IMAGE:
             continue
-        try:
-            line = describe(path)
-            if line[2] == "dir":
-                pending += sorted((os.path.join(path, name) for name in os.listdir(path)), reverse=True)
-        except OSError as error:
-            line = [path, "", "unreadable: " + (error.strerror or str(error))]
-        print(json.dumps(line))
+        found.append(path)
+        if os.path.isdir(path) and not os.path.islink(path):
+            with contextlib.suppress(OSError):
+                pending += [os.path.join(path, name) for name in os.listdir(path)]
+    return sorted(found)
+
+
+def describe_line(path):
+    """Return the line of one path."""
+    try:
+        return json.dumps(describe(path))
+    except OSError as error:
+        return json.dumps([path, "", "unreadable: " + (error.strerror or str(error))])
+
+
+def main(folders):
+    """Print every path in order; an image is read through one file system process, so two readers keep it busy."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for line in pool.imap(describe_line, paths_below(folders), chunksize=64):
+            print(line)
 
 
 main(sys.argv[1:])

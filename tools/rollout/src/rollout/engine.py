@@ -366,7 +366,11 @@ class _Runner:
         try:
             unpack(request.task_binary, folder / "task")
             trial = await Trial.create(self._config(request, folder))
-            return _facts(await trial.run(), session, time.monotonic() - started)
+            result = await trial.run()
+            if (task := asyncio.current_task()) and task.cancelling():
+                # While it stops the environment, Harbor keeps a cancellation to itself.
+                raise asyncio.CancelledError
+            return _facts(result, session, time.monotonic() - started)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
