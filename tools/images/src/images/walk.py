@@ -1,4 +1,4 @@
-# ruff: noqa: PTH115, PTH118, PTH123, PTH208
+# ruff: noqa: PTH112, PTH114, PTH115, PTH118, PTH123, PTH208
 """Runs inside an image, alone, from standard input: prints a line of JSON for every file below the given folders.
 
 [path, mode, what]     what: sha256 of a file's bytes, `-> target` of a link, `dir`, or `unreadable: why`
