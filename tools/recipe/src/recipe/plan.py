@@ -174,6 +174,12 @@ def plan(recipe: Recipe, where: str) -> dict[str, PlannedStep]:
 def _check_evaluations(recipe: Recipe, planned: Mapping[str, PlannedStep], where: str) -> None:
     """Raise BadInput where two evaluations have one label, or a model is scored on what it was trained on."""
     labels: dict[str, str] = {}
+    sources: dict[Path, set[str]] = {}
+    # Inputs come before what is made from them.
+    for planned_step in planned.values():
+        above = [sources[path] for paths in planned_step.inputs.values() for path in paths]
+        own = {planned_step.name} if planned_step.stage == "source-tasks" else set()
+        sources[planned_step.artifact] = own.union(*above)
     for name, step in recipe.stages.evaluate.items():
         full = f"evaluate/{name}"
         if step.label in labels:
@@ -181,18 +187,11 @@ def _check_evaluations(recipe: Recipe, planned: Mapping[str, PlannedStep], where
         labels[step.label] = full
         tasks, *_ = planned[full].inputs["tasks"]
         for model in planned[full].inputs.get("model", []):
-            shared = sorted(_sources(planned, tasks) & _sources(planned, model))
+            shared = sorted(sources[tasks] & sources[model])
             if shared:
                 raise BadInput(
                     f"{where}: {full} scores a model on {shared[0]}, which it was trained on; make tasks of split test"
                 )
-
-
-def _sources(planned: Mapping[str, PlannedStep], artifact: Path) -> set[str]:
-    """Return the names of the sources of tasks that an artifact is made from."""
-    step = next(step for step in planned.values() if step.artifact == artifact)
-    above = [_sources(planned, path) for paths in step.inputs.values() for path in paths]
-    return set().union(*above, {step.name} if step.stage == "source-tasks" else set())
 
 
 # Stages whose rows or card carry a date; for the others the recipe's date decides nothing and is no part of the key.
