@@ -3,10 +3,10 @@
     .venvs/workflow/bin/python benchmarks/bench_slurm.py --units 200 --site workflow/profiles/generic
     .venvs/workflow/bin/python benchmarks/bench_slurm.py --only plan
 
-units: makes as many small tasks (a shell task each, made and validated in a sandbox) as one Slurm job a task
-and as one job that makes them all, which is how the project runs them. Prints wall seconds and processor seconds of both
-and their ratios. Processor seconds are those that Slurm accounts to the jobs and those of Snakemake itself on this
-machine. Runs on the cluster of the site file, with the images built (`images build data`).
+units: makes as many small tasks (a shell task each, made and validated in a sandbox) as one Slurm job a task and as one
+job that makes them all, which is how the project runs them. Prints wall seconds and processor seconds of both and their
+ratios. Processor seconds are those that Slurm accounts to the jobs and those of Snakemake itself on this machine. Runs
+on the cluster of the site file, with the images built (`images build data`).
 
 plan: the seconds of `recipe plan` and of a dry run of a grid of the demo that has more than a thousand artifacts.
 

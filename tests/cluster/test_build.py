@@ -151,6 +151,14 @@ def test_jobs_have_no_network(built: Project):
     assert words.split("exec ")[1] in (ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text()
 
 
+def test_the_doctor_finds_nothing_to_mend_here_and_on_the_nodes(built: Project):
+    done = built.run("doctor --site tests/cluster/site --node cpu gpu", timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"^fail", done.stdout, re.MULTILINE)
+    for partition in ("cpu", "gpu"):
+        assert re.search(rf"{partition}\d", done.stdout), done.stdout
+
+
 def test_what_was_not_fetched_is_said_before_the_first_job(built: Project):
     done = built.build("demo")
     assert done.returncode == 1
