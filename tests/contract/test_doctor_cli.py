@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from doctor.__main__ import CHECKS
+from doctor.images import gather
+from doctor.profile import read_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(r"(ok|warn|fail) +\S+  (profile|slurm|apptainer|sandbox|storage|gpu|hub|images|secrets): \S.*")
@@ -158,3 +160,10 @@ def test_the_rules_times_are_read_from_the_workflow():
     minutes = json.loads(done.stdout)
     assert minutes["mix"] == 60 and minutes["answers"] >= minutes["train_sft"] > 60
     assert "link" not in minutes and "demo" not in minutes
+
+
+@pytest.mark.parametrize(("cuda", "name"), [("on", "serve-cuda"), ("off", "serve")])
+def test_the_images_are_those_that_the_profile_means(profile, cuda, name):
+    settings = read_profile(profile(f"config: [cuda={cuda}]\n"), None, {})
+    names = {image.name for image in gather(ROOT, cuda=settings.config["cuda"] == "on").images}
+    assert name in names and len(names & {"serve", "serve-cuda"}) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,21 +45,23 @@ class Facts:
 
 def examine(profile: Profile, *, node: bool, shared: bool) -> list[Finding]:
     """Gather the facts and judge them."""
-    return judge(gather(Path.cwd(), profile.settings.get("apptainer-args", "")))
+    cuda = profile.config.get("cuda") == "on"
+    return judge(gather(Path.cwd(), profile.settings.get("apptainer-args", ""), cuda=cuda))
 
 
-def gather(root: Path, arguments: str = "") -> Facts:
+def gather(root: Path, arguments: str = "", *, cuda: bool = False) -> Facts:
     """Read the lock, ask `images list`, and start the smallest image.
 
     Args:
         root: the project's folder.
         arguments: apptainer-args of the profile.
+        cuda: whether the profile means the images for GPUs.
 
     Raises:
         BadInput: a lock that is not of its form.
     """
     recorded = read_lock(root / LOCK)
-    images = listed(root)
+    images = listed(root, ["--cuda"] if cuda else [])
     if isinstance(images, Answer):
         return Facts(recorded, listing=images)
     files = [root / image.path for image in images if image.built]
@@ -71,10 +74,12 @@ def gather(root: Path, arguments: str = "") -> Facts:
     return Facts(recorded, images, None, size, str(smallest.relative_to(root)), trial, others)
 
 
-def listed(root: Path) -> tuple[Image, ...] | Answer:
+def listed(root: Path, flags: Sequence[str] = ()) -> tuple[Image, ...] | Answer:
     """Return what `images list` says of this commit's images, or how it failed."""
     program = find("images", [root / BIN])
-    answer = ask([program, "list"], 60) if program else Answer(127, errors="the command images is not installed")
+    answer = (
+        ask([program, "list", *flags], 60) if program else Answer(127, errors="the command images is not installed")
+    )
     return answer if answer.code else parse_list(answer.output)
 
 
