@@ -42,3 +42,13 @@ def test_what_cannot_be_found_nor_fetched_is_one_line(install, tmp_path, monkeyp
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "Python 3.99 with its headers is not on this machine" in line and "python3.99-dev" in line
+
+
+def test_what_is_compiled_here_is_installed_after_the_rest(install, tmp_path):
+    lock = ROOT / "envs" / "sft-cuda" / "requirements.lock"
+    first, then = install.parts_of(lock, ["flash-attn"], tmp_path)
+    assert [line for line in then.read_text().splitlines() if "==" in line] == ["flash-attn==2.8.3 \\"]
+    assert "--hash=sha256:" in then.read_text()
+    assert sorted(first.read_text().split() + then.read_text().split()) == sorted(lock.read_text().split())
+    (whole,) = install.parts_of(lock, [], tmp_path)
+    assert whole.read_text().split() == lock.read_text().split()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from images import build
 from images.contents import differences, digest_of, listing, packages_of, read_listing
 from images.names import HOME, all_images, for_gpus, image_path, lineage, source_files, stacks_of
 from recipe_core.artifact import file_digest
-from recipe_core.cli import Parser, entry
+from recipe_core.cli import Parser, entry, positive
 from recipe_core.errors import BadInput
 
 LOCK = Path("containers") / "images.lock"
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="BASE",
         help="registry, local (bootstrapped by mmdebstrap), or the folder or file of an image (default registry)",
     )
+    make.add_argument("--jobs", type=positive, default=2, metavar="N", help="images at a time (default 2)")
     make.add_argument("--again", action="store_true", help="also those that are built")
     for command in (shown, make):
         command.add_argument("--cuda", action="store_true", help="all images as machines with GPUs need them")
@@ -86,9 +88,22 @@ def build_images(root: Path, args: argparse.Namespace) -> None:
     recorded = read_lock(root)
     if pending or args.record:
         base = build.build_base(root, args.base, work)
-    for name in pending:
-        target, _ = build.build_image(root, name, base, work)
-        print(f"{target.relative_to(root)}: {target.stat().st_size / 1e6:,.0f} MB")
+    # The lowest first: what waits for another image then never keeps that one waiting.
+    pending.sort(key=lambda name: len(lineage(root, name)))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        building: dict[str, Future[None]] = {}
+
+        def build_one(name: str) -> None:
+            for below in lineage(root, name)[:-1]:
+                if below in building:
+                    building[below].result()
+            target = build.build_image(root, name, base, work)
+            print(f"{target.relative_to(root)}: {target.stat().st_size / 1e6:,.0f} MB", flush=True)
+
+        for name in pending:
+            building[name] = pool.submit(build_one, name)
+    for built in building.values():
+        built.result()
     if args.record:
         recorded["base"] = {"from": args.base, "files": build.base_digest(base)}
         for name in names:

@@ -46,7 +46,12 @@ def listing(image: Path, folders: Sequence[str] = ("/",)) -> list[Entry]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise BadInput(f"{image}: cannot be started ({last}); build it again: images build")
-    return sorted(Entry(*json.loads(line)) for line in done.stdout.splitlines())
+    return entries_of(done.stdout)
+
+
+def entries_of(text: str) -> list[Entry]:
+    """Return what walk.py printed, sorted by path."""
+    return sorted(Entry(*json.loads(line)) for line in text.splitlines())
 
 
 def digest_of(entries: Iterable[Entry]) -> str:
