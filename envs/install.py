@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Sequence
@@ -207,7 +208,8 @@ def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) ->
     interpreter = home / "bin" / "python"
     lock = ENVS / stack / "requirements.lock"
     install: list[str | Path] = [UV, "pip", "install", "--python", interpreter, "--quiet"]
-    first, *then = parts_of(lock, spec.get("built", []), home)
+    parts = tempfile.TemporaryDirectory()
+    first, *then = parts_of(lock, spec.get("built", []), Path(parts.name))
     sync: list[str | Path] = [UV, "pip", "sync", "--python", interpreter, "--quiet", "--require-hashes", first]
     # Servers and harnesses import thousands of modules at every start; compiled once, they start in half the time.
     sync.append("--compile-bytecode")
@@ -232,6 +234,7 @@ def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) ->
         compiler["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
         words = [*install, "--no-deps", "--no-build-isolation", "--require-hashes", "-r", part]
         run(words, {**settings, **compiler})
+    parts.cleanup()
     if (ENVS / stack / "site").is_dir():
         shutil.copytree(ENVS / stack / "site", packages, dirs_exist_ok=True)
     tools = [word for tool in spec["tools"] for word in ("--editable", str(ROOT / "tools" / tool))]
