@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from recipe_core.artifact import ArtifactWriter
 from recipe_core.records import TASK_SCHEMA, TRAJECTORY_SCHEMA, write_rows
@@ -16,6 +17,9 @@ from sandbox.backends import BACKENDS
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venvs" / "bin"
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 WORDS = ["amber", "brisk", "coral", "dusty", "eager", "frosty", "gentle", "humble"]
 
 

@@ -58,7 +58,7 @@ def test_how_pairs_are_ruled_out_decides_nothing(few, few_of_long, hardly_any, m
     assert Index(prompts, rule, words).decide_all(texts) == [plain_decision(t, prompts, rule, words) for t in texts]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from([30.0, 50.0, 75.0]))
 def test_no_pair_is_ruled_out_that_reaches_the_threshold(seed, least):
     texts, prompts = ([normalise(text) for text in some] for some in near_texts(seed, 12, 600))

@@ -44,7 +44,7 @@ def near_duplicates(draw):
     return " ".join(text), [draw(st.sampled_from([" ", "  ", "\n"])).join(prompt) for prompt in prompts]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(near_duplicates(), st.sampled_from(RULES_TO_TRY))
 def test_the_index_decides_as_comparing_every_pair_does(case, rule):
     text, prompts = case
@@ -54,14 +54,13 @@ def test_the_index_decides_as_comparing_every_pair_does(case, rule):
 letters = st.text("abé文 ", max_size=70)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(letters, st.lists(letters.filter(str.strip), min_size=1, max_size=6), st.floats(1.5, 100), st.booleans())
 def test_similarities_are_those_of_every_pair_at_any_threshold(text, prompts, threshold, partial):
     rule = Rule(None, threshold, partial)
     assert Index(prompts, rule, words).decide(text) == plain_decision(text, prompts, rule, words)
 
 
-@settings(deadline=None)
 @given(near_duplicates(), st.sampled_from(RULES_TO_TRY))
 def test_a_collision_of_hashes_decides_nothing(case, rule):
     text, prompts = case
@@ -102,7 +101,6 @@ def best_window(short: str, long: str) -> float:
     return max(fuzz.ratio(short, part) for part in parts)
 
 
-@settings(deadline=None)
 @given(text_and_part())
 def test_partial_ratio_is_the_best_of_the_parts_that_its_bound_covers(case):
     short, long = sorted(case, key=len)
@@ -112,7 +110,7 @@ def test_partial_ratio_is_the_best_of_the_parts_that_its_bound_covers(case):
     assert fuzz.partial_ratio(*case) == pytest.approx(expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text_and_part(), st.floats(0, 10))
 def test_what_is_ruled_out_in_part_is_below_the_threshold(case, below):
     score = fuzz.partial_ratio(*case)

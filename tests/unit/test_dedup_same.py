@@ -3,7 +3,7 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
@@ -63,7 +63,6 @@ def test_exact_decides_as_comparing_every_pair_does(rows):
     assert decide(rows, Equal()) == plain(rows, lambda a, b: 100.0 * (a == b), 100.0)
 
 
-@settings(deadline=None)  # the first example loads rensa
 @given(near_duplicates(), st.randoms(use_true_random=False), st.sampled_from(["exact", "indel", "minhash"]))
 def test_which_rows_stay_does_not_depend_on_their_order(rows, random, method):
     def decisions(ordered):
@@ -76,7 +75,6 @@ def test_which_rows_stay_does_not_depend_on_their_order(rows, random, method):
     assert decisions(rows) == decisions(random.sample(rows, len(rows)))
 
 
-@settings(deadline=None)  # the first example loads rensa
 @given(st.lists(st.lists(st.sampled_from(WORDS), max_size=30), min_size=1, max_size=12), st.integers(1, 5))
 def test_minhash_drops_only_what_is_similar_enough(texts, n):
     sets = {f"t{index:02d}": set(shingles(words, n)) for index, words in enumerate(texts)}
@@ -89,7 +87,6 @@ def test_minhash_drops_only_what_is_similar_enough(texts, n):
             assert jaccard >= 0.6
 
 
-@settings(deadline=None)  # the first example loads rensa
 @given(st.lists(st.lists(st.sampled_from(WORDS), max_size=30), min_size=1, max_size=12), st.integers(1, 5))
 def test_rows_that_share_no_band_decide_nothing(texts, n):
     rows = [Keyed(f"t{index:02d}", shingle_key(" ".join(words), n)) for index, words in enumerate(texts)]

@@ -75,7 +75,7 @@ def test_nothing_to_score_gives_no_number():
     assert difference([], attempts_at({"a": [1]}), seed=0).diff is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(trials, st.randoms(use_true_random=False))
 def test_a_score_does_not_depend_on_the_order_of_trials(rows, shuffle):
     shuffled = shuffle.sample(rows, len(rows))
@@ -84,7 +84,7 @@ def test_a_score_does_not_depend_on_the_order_of_trials(rows, shuffle):
     assert difference(rows, other, seed=1) == difference(shuffled, other[::-1], seed=1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(trials)
 def test_a_score_lies_inside_its_interval_and_both_inside_0_and_1(rows):
     found = score(rows, source="s", attempts=3, seed=1)
@@ -94,7 +94,7 @@ def test_a_score_lies_inside_its_interval_and_both_inside_0_and_1(rows):
         assert low < high
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(trials, trials)
 def test_swapping_the_models_mirrors_the_difference(first, second):
     there, back = difference(first, second, seed=5), difference(second, first, seed=5)
@@ -107,7 +107,7 @@ def test_swapping_the_models_mirrors_the_difference(first, second):
         assert -1 <= there.ci95[0] <= there.ci95[1] <= 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(values)
 def test_negating_the_values_mirrors_the_bootstrap(sample):
     low, high = bootstrap_interval(sample, seed=3, resamples=400)
@@ -115,7 +115,7 @@ def test_negating_the_values_mirrors_the_bootstrap(sample):
 
 
 @given(values, st.integers(0, 2**40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_bootstrap_interval_stays_inside_the_sample(sample, seed):
     low, high = bootstrap_interval(sample, seed, resamples=200)
     assert min(sample) - 1e-12 <= low <= high <= max(sample) + 1e-12

@@ -4,7 +4,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from export_data.forms import FORMS, SFT_COLUMNS, Conversations, messages_of, published_batch
@@ -27,7 +27,6 @@ def schema_of(form: str) -> pa.Schema:
     return pa.schema([known.field(name) for name in FORMS[form].columns])
 
 
-@settings(deadline=None)
 @given(st.lists(messages, max_size=5), st.integers(0, 5))
 def test_every_form_of_a_conversation_gives_it_back(rows: list[list[dict[str, str]]], start: int):
     whole = batch_of([{"conversations": turns, "trial_name": f"a__{number}"} for number, turns in enumerate(rows)])

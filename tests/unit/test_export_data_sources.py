@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from export_data.sources import MOST_ORIGINS, Said, Tally, Tasks, tally_tasks, tally_trajectories
@@ -16,7 +16,6 @@ def task(name: str, source: str = "a", licence: str | None = "MIT", split: objec
     return {**names, "licence": licence, "origin": f"page {name}", "meta": meta}
 
 
-@settings(deadline=None)
 @given(st.permutations([f"origin {number}" for number in range(9)]))
 def test_origins_are_few_and_do_not_depend_on_the_order(origins: list[str]):
     tally = Tally()

@@ -174,7 +174,7 @@ def test_which_duplicate_stays_does_not_depend_on_the_order(rows, random):
     assert {key: row[:3] for key, row in kept.items()} == {key: row[:3] for key, row in again.items()}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 299)), max_size=30), st.integers(1, 7))
 def test_rows_are_gathered_in_any_order_and_any_number_of_passes(tmp_path_factory, wanted, held):
     paths = [tmp_path_factory.getbasetemp() / f"gather-{file}.parquet" for file in range(2)]

@@ -114,7 +114,7 @@ def test_candidates_that_score_alike_share_the_first_place():
     assert result["neighbours"][0]["inside_noise"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 40), min_size=2), st.integers(0, 9))
 def test_probabilities_add_up_and_the_order_of_candidates_decides_nothing(counts, seed):
     found = probability_best(shell(**counts), {"shell": 0.3}, seed, resamples=200)

@@ -63,7 +63,7 @@ def test_an_unfinished_script_keeps_its_last_lines():
 
 
 @given(st.lists(st.sampled_from(["echo a", "ls", "", "# note", "x=1", "cd /app"]), max_size=8))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_simple_lines_are_steps_of_their_own(lines):
     assert split_script("\n".join(lines)) == [line for line in lines if line and not line.startswith("#")]
 
