@@ -141,6 +141,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     kept = bench / "slurm.json"
     figures = json.loads(kept.read_text()) if kept.is_file() else {}
+    figures = {name: case for name, case in figures.items() if name in ("units", "plan") and isinstance(case, dict)}
     if args.only != "units":
         figures["plan"] = measure_plan(folder)
     if args.only != "plan":

@@ -173,7 +173,7 @@ def wanted_state(stack: str, spec: dict[str, Any]) -> str:
     files = [ENVS / stack / "requirements.lock", Path(__file__).resolve()]
     files += [path for path in (ENVS / stack / "site").rglob("*") if path.is_file()]
     files += [ROOT / "tools" / tool / "pyproject.toml" for tool in spec["tools"]]
-    decisive = {name: spec[name] for name in ("python", "tools", "commands")}
+    decisive = {name: spec.get(name) for name in ("python", "headers", "cuda", "built", "tools", "commands")}
     return digest_of(files) + json.dumps(decisive, sort_keys=True)
 
 
@@ -223,16 +223,24 @@ def install_stack(stack: str, spec: dict[str, Any], settings: dict[str, str]) ->
         # Builds of torch for the CPU are often on no index of the machine's own; uv knows where PyTorch keeps them.
         run([*sync, "--torch-backend", "cpu"], settings)
     packages = next(home.glob("lib/python*/site-packages"))
+    # What vLLM noted of model classes is of the packages that were there.
+    shutil.rmtree(home / "var", ignore_errors=True)
     for part in then:
         say(f"compiling {', '.join(spec['built'])} for {stack}; that takes hours on few cores")
-        cuda = packages / "nvidia" / "cu13"
-        # The linker asks for this name; the package has only the one with the version.
-        (cuda / "lib" / "libcudart.so").unlink(missing_ok=True)
-        (cuda / "lib" / "libcudart.so").symlink_to("libcudart.so.13")
-        # A build that somebody else has made is not what the lock's hash stands for.
-        compiler = {"CUDA_HOME": str(cuda), "FLASH_ATTENTION_FORCE_BUILD": "TRUE"}
+        runtime = next(packages.glob("nvidia/cu*/lib/libcudart.so.*"), None)
+        if runtime is None:
+            fail(
+                f"stack {stack}: no CUDA runtime among its packages, which {', '.join(spec['built'])} is compiled with"
+            )
+        # The linker asks for the name without the version.
+        (runtime.parent / "libcudart.so").unlink(missing_ok=True)
+        (runtime.parent / "libcudart.so").symlink_to(runtime.name)
+        # A build that somebody else has made is not what the lock's hash stands for; nor is one in uv's cache, which
+        # may have been compiled against another torch.
+        compiler = {f"{name}_FORCE_BUILD": "TRUE" for name in ("FLASH_ATTENTION", "CAUSAL_CONV1D")}
+        compiler["CUDA_HOME"] = str(runtime.parent.parent)
         compiler["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        words = [*install, "--no-deps", "--no-build-isolation", "--require-hashes", "-r", part]
+        words = [*install, "--no-cache", "--no-deps", "--no-build-isolation", "--require-hashes", "-r", part]
         run(words, {**settings, **compiler})
     parts.cleanup()
     if (ENVS / stack / "site").is_dir():

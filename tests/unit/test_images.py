@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import images.build
+from images.__main__ import build_all
 from images.contents import Entry, differences, digest_of, packages_of, read_listing, write_listing
 from images.names import (
     all_images,
@@ -60,6 +61,34 @@ def test_a_definition_below_is_part_of_the_name(tmp_path: Path):
     with (tmp_path / "containers" / "serve.def").open("a") as stream:
         stream.write("\n# another\n")
     assert {name for name in before if image_path(tmp_path, name) != before[name]} == {"data", "harness", "rl", "serve"}
+
+
+@pytest.mark.parametrize(("image", "on"), [("serve", "rl"), ("sft", "nothing-2")])
+def test_an_image_stands_on_one_that_there_is(image: str, on: str, tmp_path: Path):
+    shutil.copytree(ROOT / "containers", tmp_path / "containers")
+    shutil.copytree(ROOT / "envs", tmp_path / "envs", ignore=shutil.ignore_patterns("*.lock"))
+    path = tmp_path / "containers" / f"{image}.def"
+    path.write_text(path.read_text().replace("    stack=", f"    on={on}\n    stack="))
+    with pytest.raises(BadInput, match=r"on=\S+: no image that it can stand on"):
+        lineage(tmp_path, image)
+
+
+def test_every_definition_lists_its_files():
+    for image in all_images(ROOT):
+        assert "/mnt/walk.py / >/mnt/files\n\n%environment" in definition(ROOT, image).read_text()
+
+
+def test_one_failure_ends_what_has_not_begun(tmp_path: Path, monkeypatch):
+    begun = []
+
+    def build_image(root, name, base, work):
+        begun.append(name)
+        raise BadInput(f"{name} failed")
+
+    monkeypatch.setattr(images.build, "build_image", build_image)
+    with pytest.raises(BadInput, match="failed"):
+        build_all(ROOT, all_images(ROOT), tmp_path, tmp_path, 1)
+    assert 1 <= len(begun) < len(all_images(ROOT))
 
 
 def test_a_readme_is_no_part_of_an_image():

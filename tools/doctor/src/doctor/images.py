@@ -41,6 +41,13 @@ class Facts:
     tried: str = ""
     trial: Answer | None = None
     others: tuple[str, ...] = field(default=())
+    # What `images build` is told besides, for the kind of images that the profile means.
+    flags: tuple[str, ...] = ()
+
+    @property
+    def build(self) -> str:
+        """The command that builds what is looked for."""
+        return " ".join(["images build", *self.flags])
 
 
 def examine(profile: Profile, *, node: bool, shared: bool) -> list[Finding]:
@@ -61,17 +68,19 @@ def gather(root: Path, arguments: str = "", *, cuda: bool = False) -> Facts:
         BadInput: a lock that is not of its form.
     """
     recorded = read_lock(root / LOCK)
-    images = listed(root, ["--cuda"] if cuda else [])
-    if isinstance(images, Answer):
-        return Facts(recorded, listing=images)
+    flags = ("--cuda",) if cuda else ()
+    images, of_the_other_kind = listed(root, flags), listed(root, () if cuda else ("--cuda",))
+    if isinstance(images, Answer) or isinstance(of_the_other_kind, Answer):
+        return Facts(recorded, listing=images if isinstance(images, Answer) else None, flags=flags)
     files = [root / image.path for image in images if image.built]
-    others = tuple(sorted({path.name for path in (root / "images").glob("*.sif")} - {path.name for path in files}))
+    own = {Path(image.path).name for image in (*images, *of_the_other_kind)}
+    others = tuple(sorted({path.name for path in (root / "images").glob("*.sif")} - own))
     if not files:
-        return Facts(recorded, images, others=others)
+        return Facts(recorded, images, others=others, flags=flags)
     smallest = min(files, key=lambda path: path.stat().st_size)
     size = sum(path.stat().st_size for path in files)
     trial = ask_inside(smallest, arguments, "true", 120)
-    return Facts(recorded, images, None, size, str(smallest.relative_to(root)), trial, others)
+    return Facts(recorded, images, None, size, str(smallest.relative_to(root)), trial, others, flags)
 
 
 def listed(root: Path, flags: Sequence[str] = ()) -> tuple[Image, ...] | Answer:
@@ -117,9 +126,9 @@ def judge(facts: Facts) -> list[Finding]:
         return [Finding("warn", CHECK, f"images list: {facts.listing.complaint}", mend)]
     if not any(image.built for image in facts.images):
         if facts.recorded is None and not facts.others:
-            return [Finding("warn", CHECK, "not built yet", "build them: images build")]
+            return [Finding("warn", CHECK, "not built yet", f"build them: {facts.build}")]
         old = f"; {len(facts.others)} of another commit are" if facts.others else ""
-        mend = "build them (images build), or copy them from where they are built, with the same commit"
+        mend = f"build them ({facts.build}), or copy them from where they are built, with the same commit"
         return [Finding("warn", CHECK, f"none of {len(facts.images)} images is in images/{old}", mend)]
     found = []
     missing = [image for image in facts.images if not image.built]
@@ -132,9 +141,8 @@ def judge(facts: Facts) -> list[Finding]:
         found.append(Finding("ok", CHECK, f"all {there} are in images/ ({bytes_text(facts.size)})"))
     if facts.recorded is not None and (unknown := {image.name for image in facts.images} - set(facts.recorded)):
         text = f"{LOCK} has no record of {', '.join(sorted(unknown))}"
-        found.append(
-            Finding("warn", CHECK, text, "what they hold cannot be compared; record it: images build --record")
-        )
+        mend = f"what they hold cannot be compared; record it: {facts.build} --record"
+        found.append(Finding("warn", CHECK, text, mend))
     if facts.trial is not None and facts.trial.code:
         mend = "mend the findings of apptainer, or read the image: images verify"
         found.append(Finding("fail", CHECK, f"{facts.tried} does not start: {facts.trial.complaint}", mend))

@@ -3,7 +3,7 @@
     images list                    every image, its file and whether it is built
     images build --base local      all images, on a base made from this machine's Debian packages
     images build --cuda            all as machines with GPUs need them: data-cuda, harness-cuda, ...
-    images build data harness      two of them, on the base that containers/base.def pins by digest
+    images build data harness      two of them and what they stand on, on the base pinned in containers/base.def
     images verify                  read every file of every image; name those that differ
     images compare A.sif B.sif     name the files in which two images differ
 
@@ -19,7 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -88,28 +89,42 @@ def build_images(root: Path, args: argparse.Namespace) -> None:
     recorded = read_lock(root)
     if pending or args.record:
         base = build.build_base(root, args.base, work)
-    # The lowest first: what waits for another image then never keeps that one waiting.
-    pending.sort(key=lambda name: len(lineage(root, name)))
-    with ThreadPoolExecutor(args.jobs) as pool:
-        building: dict[str, Future[None]] = {}
-
-        def build_one(name: str) -> None:
-            for below in lineage(root, name)[:-1]:
-                if below in building:
-                    building[below].result()
-            target = build.build_image(root, name, base, work)
-            print(f"{target.relative_to(root)}: {target.stat().st_size / 1e6:,.0f} MB", flush=True)
-
-        for name in pending:
-            building[name] = pool.submit(build_one, name)
-    for built in building.values():
-        built.result()
+    if pending:
+        build_all(root, pending, base, work, args.jobs)
     if args.record:
         recorded["base"] = {"from": args.base, "files": build.base_digest(base)}
         for name in names:
             files = read_listing((root / image_path(root, name)).with_suffix(".files"))
             recorded["images"][name] = {"locks": lock_digests(root, name), "packages": digest_of(packages_of(files))}
         (root / LOCK).write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n")
+
+
+def build_all(root: Path, names: Sequence[str], base: Path, work: Path, jobs: int) -> None:
+    """Build images, some at a time; when one fails, or the command is ended, none is begun any more.
+
+    Raises:
+        BadInput: the first failure.
+    """
+    building: dict[str, Future[None]] = {}
+
+    def build_one(name: str) -> None:
+        for below in lineage(root, name)[:-1]:
+            if below in building:
+                building[below].result()
+        target = build.build_image(root, name, base, work)
+        print(f"{target.relative_to(root)}: {target.stat().st_size / 1e6:,.0f} MB", flush=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            # The lowest first: what waits for another image then never keeps that one waiting.
+            for name in sorted(names, key=lambda name: len(lineage(root, name))):
+                building[name] = pool.submit(build_one, name)
+            for built in as_completed(building.values()):
+                built.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            build.stop_all()
+            raise
 
 
 def verify_image(root: Path, name: str, recorded: dict[str, Any]) -> list[str]:
@@ -162,13 +177,18 @@ def run(args: argparse.Namespace) -> None:
         if not names:
             raise BadInput("no image is built; build them: images build")
         recorded = read_lock(root)
-        wrong = 0
+        wrong = []
         for name in names:
             lines = verify_image(root, name, recorded)
             show(name, lines or ["as built and as this commit says"])
-            wrong += bool(lines)
+            wrong += [name] if lines else []
         if wrong:
-            print(f"images: {wrong} of {len(names)} differ; build them again: images build --again", file=sys.stderr)
+            # What stands on a bad image was made of it.
+            both = [*all_images(root), *all_images(root, cuda=True)]
+            again = [name for name in both if set(lineage(root, name)) & set(wrong)]
+            built = [name for name in again if name in wrong or (root / image_path(root, name)).is_file()]
+            mend = f"build them again, with what stands on them: images build --again {' '.join(built)}"
+            print(f"images: {len(wrong)} of {len(names)} differ; {mend}", file=sys.stderr)
             raise SystemExit(1)
     else:
         for path in (args.first, args.second):

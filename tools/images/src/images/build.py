@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import os
 import re
@@ -30,6 +31,7 @@ SQUASH = "-comp zstd -Xcompression-level 3"
 # What Apptainer writes when all else is done.
 ADDED = "/.singularity.d"
 _LINES_SHOWN = 15
+_UNDER_WAY: list[subprocess.Popen[bytes]] = []
 _PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")
 
 
@@ -41,7 +43,7 @@ def apptainer(words: Sequence[str], *, log: Path, env: Mapping[str, str] | None 
     """
     with log.open("w") as output:
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 ["apptainer", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -50,9 +52,20 @@ def apptainer(words: Sequence[str], *, log: Path, env: Mapping[str, str] | None 
             )
         except FileNotFoundError:
             raise BadInput("apptainer: not found on PATH; install Apptainer (>= 1.1), or load its module") from None
-    if done.returncode:
+        _UNDER_WAY.append(process)
+        try:
+            code = process.wait()
+        finally:
+            _UNDER_WAY.remove(process)
+    if code:
         print("\n".join(log.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]), file=sys.stderr)
-        raise BadInput(f"apptainer {words[0]} failed with code {done.returncode}; all it said is in {log}")
+        raise BadInput(f"apptainer {words[0]} failed with code {code}; all it said is in {log}")
+
+
+def stop_all() -> None:
+    """End the builds that are under way in other threads."""
+    for process in list(_UNDER_WAY):
+        process.terminate()
 
 
 def _installer(root: Path) -> ModuleType:
@@ -208,7 +221,8 @@ def build_base(root: Path, base: str, work: Path) -> Path:
     """
     source = ["containers/base.def", *(["local"] if base == LOCAL else [])]
     files = source_files(root, [])
-    digest = source_digest(root, [Path(source[0]), *files])[:12]
+    made_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest() if base == LOCAL else ""
+    digest = hashlib.sha256(f"{source_digest(root, [Path(source[0]), *files])}{made_by}".encode()).hexdigest()[:12]
     name = base if base in ("registry", LOCAL) else re.sub(r"[^A-Za-z0-9.]+", "-", base).strip("-")
     folder = work / f"base-{name}-{digest}"
     if folder.is_dir():
@@ -248,6 +262,10 @@ def _build(root: Path, image: str, files: Sequence[Path], arguments: Sequence[st
         words += [word for argument in given for word in ("--build-arg", argument)]
         apptainer([*words, str(out), str(path)], log=work / f"{image}.log", env={"APPTAINER_TMPDIR": str(temporary)})
         listed = folder / "files"
+        if image != "base" and not listed.exists():
+            raise BadInput(
+                f"{path}: %post must end by writing the list of files: python3.12 /mnt/walk.py / >/mnt/files"
+            )
         found = listed.read_text() if listed.exists() else ""
     shutil.rmtree(context)
     return found

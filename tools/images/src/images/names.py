@@ -56,13 +56,19 @@ def _spec(root: Path) -> dict[str, Any]:
 
 def _argument(root: Path, image: str, name: str) -> str | None:
     text = (root / "containers" / f"{image}.def").read_text()
-    found = re.search(rf"^ *{name}=([a-z]+)$", text, re.MULTILINE)
+    arguments = re.search(r"^%arguments\n((?: .*\n|\n)*)", text, re.MULTILINE)
+    found = re.search(rf"^ *{name}=(\S+)$", arguments[1], re.MULTILINE) if arguments else None
     return found[1] if found else None
 
 
-def _below(root: Path, image: str) -> list[str]:
+def _below(root: Path, image: str, above: tuple[str, ...] = ()) -> list[str]:
     below = _argument(root, image, "on")
-    return [*(_below(root, below) if below else []), image]
+    if below is None:
+        return [image]
+    chain = (*above, image)
+    if below not in all_images(root) or below in chain:
+        raise BadInput(f"containers/{image}.def: on={below}: no image that it can stand on")
+    return [*_below(root, below, chain), image]
 
 
 def _stacks(root: Path, image: str) -> list[str]:

@@ -1,5 +1,7 @@
 # ruff: noqa: PTH112, PTH114, PTH115, PTH118, PTH123, PTH208
-"""Runs inside an image, alone, from standard input: prints a line of JSON for every file below the given folders.
+"""Runs inside an image, alone, from standard input or a build's /mnt: prints a line of JSON for every file there is.
+
+Arguments are the folders to begin with.
 
 [path, mode, what]     what: sha256 of a file's bytes, `-> target` of a link, `dir`, or `unreadable: why`
 """

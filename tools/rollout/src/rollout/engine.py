@@ -367,11 +367,10 @@ class _Runner:
             unpack(request.task_binary, folder / "task")
             trial = await Trial.create(self._config(request, folder))
             result = await trial.run()
-            if (task := asyncio.current_task()) and task.cancelling():
-                # While it stops the environment, Harbor keeps a cancellation to itself.
-                raise asyncio.CancelledError
+            _pass_cancellation_on()
             return _facts(result, session, time.monotonic() - started)
         except Exception as error:
+            _pass_cancellation_on()
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             # A trial that Harbor or the sandbox could not even begin is recorded with its reason; the others go on.
@@ -411,6 +410,12 @@ class _Runner:
                 disable=not request.verifiable,
             ),
         )
+
+
+def _pass_cancellation_on() -> None:
+    """End the task if it is to end: while Harbor stops an environment, it keeps a cancellation to itself."""
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def environment_config(settings: Settings) -> EnvironmentConfig:

@@ -154,7 +154,7 @@ def keep_model_infos(cache: Path, kept: Path) -> None:
     """Let vLLM find what it has learnt of model classes in earlier runs.
 
     For a class that it has no notes of it starts a process that imports it, which takes as long as starting itself. The
-    notes name the digest of the class's source, so they can be neither wrong nor of another version.
+    notes stand in the stack, so that they are of its packages; in an image, which cannot be written, there are none.
 
     Args:
         cache: vLLM's cache folder of this run.
@@ -163,6 +163,8 @@ def keep_model_infos(cache: Path, kept: Path) -> None:
     try:
         kept.mkdir(parents=True, exist_ok=True)
     except OSError:
+        return
+    if not os.access(kept, os.W_OK) and not any(kept.iterdir()):
         return
     cache.mkdir()
     (cache / "modelinfos").symlink_to(kept, target_is_directory=True)
