@@ -17,8 +17,8 @@ import sys
 # What the container's start puts there, and not the image.
 NOT_OF_THE_IMAGE = {"/dev", "/proc", "/sys", "/tmp", "/run", "/var/tmp", "/mnt", "/root", "/home"}
 NOT_OF_THE_IMAGE |= {"/etc/resolv.conf", "/etc/hosts", "/etc/passwd", "/etc/group", "/etc/localtime", "/etc/hostname"}
-# The time of the build, and what is there only while %post runs.
-NOT_OF_THE_IMAGE |= {"/.singularity.d/labels.json", "/.post.script"}
+# The time of the build, the definition with this machine's folders in it, and what is there only while %post runs.
+NOT_OF_THE_IMAGE |= {"/.singularity.d/labels.json", "/.singularity.d/Singularity", "/.post.script"}
 
 
 def describe(path):
