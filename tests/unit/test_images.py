@@ -73,6 +73,15 @@ def test_an_image_stands_on_one_that_there_is(image: str, on: str, tmp_path: Pat
         lineage(tmp_path, image)
 
 
+def test_a_definition_without_a_stack_is_one_line(tmp_path: Path):
+    shutil.copytree(ROOT / "containers", tmp_path / "containers")
+    shutil.copytree(ROOT / "envs", tmp_path / "envs", ignore=shutil.ignore_patterns("*.lock"))
+    path = tmp_path / "containers" / "sft.def"
+    path.write_text(path.read_text().replace("    stack=sft\n", ""))
+    with pytest.raises(BadInput, match=r"containers/sft.def: expected a line such as stack=data"):
+        stacks_of(tmp_path, "sft")
+
+
 def test_every_definition_lists_its_files():
     for image in all_images(ROOT):
         assert "/mnt/walk.py / >/mnt/files\n\n%environment" in definition(ROOT, image).read_text()

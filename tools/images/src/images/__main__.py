@@ -26,7 +26,7 @@ from typing import Any
 
 from images import build
 from images.contents import differences, digest_of, listing, packages_of, read_listing
-from images.names import HOME, all_images, for_gpus, image_path, lineage, source_files, stacks_of
+from images.names import HOME, all_images, every_image, for_gpus, image_path, is_built, lineage, source_files, stacks_of
 from recipe_core.artifact import file_digest
 from recipe_core.cli import Parser, entry, positive
 from recipe_core.errors import BadInput
@@ -83,9 +83,7 @@ def build_images(root: Path, args: argparse.Namespace) -> None:
     # What an image stands on is built before it; `--again` is about those that are asked for.
     names = list(dict.fromkeys(name for image in asked for name in lineage(root, image)))
     work = build.work_folder(root)
-    pending = [
-        name for name in names if (args.again and name in asked) or not (root / image_path(root, name)).is_file()
-    ]
+    pending = [name for name in names if (args.again and name in asked) or not is_built(root, name)]
     recorded = read_lock(root)
     if pending or args.record:
         base = build.build_base(root, args.base, work)
@@ -164,16 +162,12 @@ def run(args: argparse.Namespace) -> None:
     if args.command == "list":
         for name in names_of(root, args):
             path = image_path(root, name)
-            state = "built" if (root / path).is_file() else "not built"
+            state = "built" if is_built(root, name) else "not built"
             print(f"{name}\t{path}\t{state}\t{' '.join(stacks_of(root, name))}")
     elif args.command == "build":
         build_images(root, args)
     elif args.command == "verify":
-        names = args.image or [
-            name
-            for name in [*all_images(root), *all_images(root, cuda=True)]
-            if (root / image_path(root, name)).is_file()
-        ]
+        names = args.image or [name for name in every_image(root) if is_built(root, name)]
         if not names:
             raise BadInput("no image is built; build them: images build")
         recorded = read_lock(root)
@@ -184,10 +178,9 @@ def run(args: argparse.Namespace) -> None:
             wrong += [name] if lines else []
         if wrong:
             # What stands on a bad image was made of it.
-            both = [*all_images(root), *all_images(root, cuda=True)]
-            again = [name for name in both if set(lineage(root, name)) & set(wrong)]
-            built = [name for name in again if name in wrong or (root / image_path(root, name)).is_file()]
-            mend = f"build them again, with what stands on them: images build --again {' '.join(built)}"
+            above = [name for name in every_image(root) if set(lineage(root, name)) & set(wrong)]
+            again = " ".join(name for name in above if name in wrong or is_built(root, name))
+            mend = f"build them again, with what stands on them: images build --again {again}"
             print(f"images: {len(wrong)} of {len(names)} differ; {mend}", file=sys.stderr)
             raise SystemExit(1)
     else:

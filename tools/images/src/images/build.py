@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import re
@@ -219,10 +218,10 @@ def build_base(root: Path, base: str, work: Path) -> Path:
         base: `registry` for the image that base.def pins, `local` for one made here, or the folder or file of one.
         work: where builds happen.
     """
-    source = ["containers/base.def", *(["local"] if base == LOCAL else [])]
     files = source_files(root, [])
-    made_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest() if base == LOCAL else ""
-    digest = hashlib.sha256(f"{source_digest(root, [Path(source[0]), *files])}{made_by}".encode()).hexdigest()[:12]
+    # What is put into a base that is made here stands in this file.
+    made_by = [Path(__file__)] if base == LOCAL else []
+    digest = source_digest(root, [Path("containers/base.def"), *files, *made_by])[:12]
     name = base if base in ("registry", LOCAL) else re.sub(r"[^A-Za-z0-9.]+", "-", base).strip("-")
     folder = work / f"base-{name}-{digest}"
     if folder.is_dir():
@@ -262,10 +261,6 @@ def _build(root: Path, image: str, files: Sequence[Path], arguments: Sequence[st
         words += [word for argument in given for word in ("--build-arg", argument)]
         apptainer([*words, str(out), str(path)], log=work / f"{image}.log", env={"APPTAINER_TMPDIR": str(temporary)})
         listed = folder / "files"
-        if image != "base" and not listed.exists():
-            raise BadInput(
-                f"{path}: %post must end by writing the list of files: python3.12 /mnt/walk.py / >/mnt/files"
-            )
         found = listed.read_text() if listed.exists() else ""
     shutil.rmtree(context)
     return found
@@ -295,8 +290,11 @@ def build_image(root: Path, image: str, base: Path, work: Path) -> Path:
     files = source_files(root, stacks_of(root, image))
     arguments = [f"base={base.resolve()}", f"stack={own_stack(root, image)}"]
     # Listed while it is a folder, in a fifth of the time; what Apptainer adds is read from the file.
-    entries = entries_of(_build(root, image, files, arguments, partial, work=work))
-    entries = sorted([entry for entry in entries if not entry.path.startswith(ADDED)] + listing(partial, [ADDED]))
+    listed = entries_of(_build(root, image, files, arguments, partial, work=work))
+    if not listed:
+        where = definition(root, image)
+        raise BadInput(f"{where}: %post must end by listing the files: python3.12 /mnt/walk.py / >/mnt/files")
+    entries = sorted([entry for entry in listed if not entry.path.startswith(ADDED)] + listing(partial, [ADDED]))
     # The record comes first: an image without one was not finished.
     write_listing(target.with_suffix(".files"), entries)
     partial.rename(target)

@@ -29,8 +29,7 @@ def definition(root: Path, image: str) -> Path:
         BadInput: there is none of that name.
     """
     path = root / "containers" / f"{image.removesuffix(CUDA)}.def"
-    names = [*all_images(root), *all_images(root, cuda=True)]
-    if image not in names:
+    if image not in (names := every_image(root)):
         raise BadInput(f"no image {image!r}: containers/ defines {', '.join(names)}")
     return path
 
@@ -41,7 +40,14 @@ def all_images(root: Path, *, cuda: bool = False) -> list[str]:
     names = sorted(path.stem for path in (root / "containers").glob("*.def") if path.stem != "base")
     if not cuda:
         return names
-    return [name + CUDA for name in names if any(f"{stack}{CUDA}" in _spec(root) for stack in _stacks(root, name))]
+    return [
+        name + CUDA for name in names if any(own_stack(root, each + CUDA).endswith(CUDA) for each in _below(root, name))
+    ]
+
+
+def every_image(root: Path) -> list[str]:
+    """Return the names of all images, for CPUs and for GPUs."""
+    return [*all_images(root), *all_images(root, cuda=True)]
 
 
 def for_gpus(root: Path, image: str) -> str:
@@ -71,15 +77,12 @@ def _below(root: Path, image: str, above: tuple[str, ...] = ()) -> list[str]:
     return [*_below(root, below, chain), image]
 
 
-def _stacks(root: Path, image: str) -> list[str]:
-    return [own_stack(root, name) for name in reversed(_below(root, image))]
-
-
 def own_stack(root: Path, image: str) -> str:
     """Return the stack that an image adds to what it stands on: the argument `stack` of its definition."""
-    stack = _argument(root, image.removesuffix(CUDA), "stack")
+    name = image.removesuffix(CUDA)
+    stack = _argument(root, name, "stack")
     if not stack:
-        raise BadInput(f"{definition(root, image)}: expected a line such as stack=data below %arguments")
+        raise BadInput(f"containers/{name}.def: expected a line such as stack=data below %arguments")
     return stack + CUDA if image.endswith(CUDA) and stack + CUDA in _spec(root) else stack
 
 
@@ -125,3 +128,8 @@ def image_path(root: Path, image: str) -> Path:
     files += [definition(root, name).relative_to(root) for name in lineage(root, image)]
     files += source_files(root, stacks_of(root, image))
     return IMAGES / f"{image}-{source_digest(root, files)[:12]}.sif"
+
+
+def is_built(root: Path, image: str) -> bool:
+    """Tell whether an image's file is there."""
+    return (root / image_path(root, image)).is_file()
