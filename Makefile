@@ -36,11 +36,13 @@ test-full: setup ## everything a machine without a GPU can run
 	$(PYTHON) envs/install.py skyrl-config
 	$(MAKE) --no-print-directory lint
 	pytest -n auto --dist worksteal -m "not full and not cluster" tests
-	pytest -m "full and not cluster" tests
+	pytest -n 2 --dist worksteal -m "full and not cluster" tests
 
-test-cluster: setup ## bring up a real Slurm and Apptainer (Debian, as root), build the images, run what needs them
+test-cluster: setup ## bring up a real Slurm and Apptainer (Debian 12, as root), build the images, run what needs them
 	tests/cluster/apptainer
-	pytest -m cluster tests/cluster
+	images build --base local
+	tests/cluster/slurm up
+	pytest -n 2 --dist loadfile -m cluster tests/cluster; code=$$?; tests/cluster/slurm down; exit $$code
 
 lint: ## ruff, mypy, snakefmt, snakemake --lint
 	ruff check . tests/cluster/slurm

@@ -18,6 +18,7 @@ if "bin" in config:
     PREFIX += f"export PATH={Path(config['bin']).resolve()}:$PATH; "
 shell.prefix(PREFIX)
 let_in_by_profile()
+look_as_often_as_set(RemoteExecutor)
 
 FILES = recipe_files(config.get("recipes", ""))
 RECIPES = {

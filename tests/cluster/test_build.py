@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "tests" / "workflow" / "small.yaml"
 PROFILES = "--profile workflow/profiles/slurm --workflow-profile tests/cluster/site"
+# On its node, so that no other test's job is lost with it.
+ALONE = "--set-resources \"rollout:slurm_extra='--exclusive'\""
 BENCHMARK = "Write a function that returns the n-th prime number, counting from one.\n"
 
 
@@ -46,8 +48,11 @@ class Project:
 
     def start_again(self, stage: str, *words: str) -> subprocess.Popen[bytes]:
         """Start the same in a session of its own, as a shell on a log-in node would."""
+        return self.start("--forcerun", stage, "--until", stage, *words, "--", "small")
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
         log = (self.folder / "snakemake.log").open("wb")
-        call = f"snakemake {PROFILES} --forcerun {stage} --until {stage} {' '.join(words)} -- small"
+        call = f"snakemake {PROFILES} {' '.join(words)}"
         command = f"cd {self.folder} && PATH={self.folder}/.venvs/bin:$PATH exec {call}"
         user = ["setpriv", "--reuid", "hpc", "--regid", "hpc", "--init-groups", "env", "HOME=/home/hpc"]
         return subprocess.Popen([*user, "bash", "-c", command], stdout=log, stderr=log, start_new_session=True)
@@ -78,6 +83,11 @@ class Project:
         return {
             file: facts["sha256"] if isinstance(facts, dict) else facts for file, facts in manifest["files"].items()
         }
+
+    def attempts(self, name: str) -> dict[str, tuple[int, int]]:
+        """How many attempts of an evaluation are counted, and how many were lost to the machinery, by source."""
+        scores = json.loads((self.folder / load_plan(SMALL)[name].artifact / "scores.json").read_text())["scores"]
+        return {score["source"]: (score["valid_attempts"], score["infra_errors"]) for score in scores}
 
 
 def copy_of_the_tree(folder: Path) -> None:
@@ -169,6 +179,18 @@ def test_what_was_not_fetched_is_said_before_the_first_job(built: Project):
     assert not built.jobs("")
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["--slurm-array-jobs all", "--slurm-status-command sacct", "--groups mix=data"],
+)
+def test_what_the_executor_gets_wrong_is_refused_before_the_first_job(built: Project, words: str):
+    done = built.build_again("mix", words)
+    assert done.returncode == 1
+    name = words.split()[0].lstrip("-")
+    assert re.search(rf"^{name}: ", done.stderr, re.MULTILINE), done.stderr
+    assert not built.jobs("")
+
+
 def test_a_missing_image_is_said_before_the_first_job(built: Project):
     image = next((built.folder / "images").glob("data-*.sif"))
     aside = image.with_suffix(".aside")
@@ -244,7 +266,7 @@ def test_a_cancelled_job_is_seen_at_once_and_run_again(built: Project):
 
 def test_a_lost_node_loses_no_finished_trial(built: Project):
     before = built.digests("rollout/train")
-    process = built.start_again("rollout")
+    process = built.start_again("rollout", ALONE)
     job = built.wait_for_job("rollout")
     node = built.cluster.as_user(["squeue", "--noheader", "--format=%N", f"--jobs={job}"]).stdout.strip()
     built.cluster.kill_node(node)
@@ -269,17 +291,20 @@ def test_a_killed_snakemake_leaves_jobs_that_the_next_one_uses(built: Project):
 
 
 def test_a_job_over_its_memory_is_named_so(built: Project):
-    """It fails as out of memory, and succeeds when it is given more."""
-    limits = ("--retries", "0", "--set-resources", "mix:mem_mb=60")
-    done = built.build_again("mix", *limits)
+    """It fails as out of memory, after as many runs as the profile says, and succeeds when it is given more."""
+    mixes = [name for name in load_plan(SMALL) if name.startswith("mix/")]
+    done = built.build_again("mix", "--retries", "1", "--set-resources", "mix:mem_mb=60")
     assert done.returncode == 1
+    jobs = re.findall(r"SLURM jobid '?(\d+)", done.stdout + done.stderr)
+    assert len(jobs) == 2 * len(mixes)
+    assert {built.cluster.state(job) for job in jobs} <= {"OUT_OF_MEMORY", "FAILED"}
     assert "out of memory" in built.run("recipe status small").stdout.lower()
     done = built.build("--until", "mix")
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def processes(tool: str) -> list[int]:
-    """The processes of a tool that jobs of the submitting user run."""
+    """The processes of a program that jobs of the submitting user run."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -287,8 +312,16 @@ def processes(tool: str) -> list[int]:
             own = path.stat().st_uid == pwd.getpwnam("hpc").pw_uid
         except OSError:
             continue
-        if own and any(word.endswith(f"/bin/{tool}".encode()) for word in words[:3]):
+        if own and any(word.endswith(f"/{tool}".encode()) for word in words[:3]):
             found.append(int(path.name))
+    return found
+
+
+def wait_for_process(tool: str, timeout: float) -> list[int]:
+    end = time.monotonic() + timeout
+    while not (found := processes(tool)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert found, f"no {tool} was running within {timeout:.0f} s"
     return found
 
 
@@ -296,25 +329,37 @@ def test_a_job_over_its_time_goes_on_in_the_next_one(built: Project):
     before = built.digests("rollout/train")
     process = built.start_again("rollout", "--set-resources", "rollout:runtime=1")
     job = built.wait_for_job("rollout")
-    end = time.monotonic() + 60
-    while not (hung := processes("rollout")) and time.monotonic() < end:
-        time.sleep(0.2)
-    for pid in hung:
+    for pid in wait_for_process("rollout", timeout=60):
         os.kill(pid, signal.SIGSTOP)
-    assert hung
     built.cluster.wait(job, "TIMEOUT", timeout=200)
     assert process.wait(600) == 0, built.log()[-3000:]
     assert built.digests("rollout/train") == before
 
 
+def test_a_model_server_that_dies_in_a_job_is_started_again(built: Project):
+    """Killed while it is asked, it costs no attempt and none is held against the model."""
+    step = load_plan(SMALL)["evaluate/sft"].artifact
+    before = built.attempts("evaluate/sft")
+    process = built.start(f"--forcerun {step}/manifest.json -- {step}/manifest.json")
+    # The model is asked once a terminal is there.
+    wait_for_process("bwrap", timeout=300)
+    [engine] = processes("vllm")
+    os.kill(engine, signal.SIGKILL)
+    assert process.wait(600) == 0, built.log()[-3000:]
+    log = (built.folder / "results" / "logs" / "evaluate" / f"{step.name}.log").read_text()
+    assert "the model server was lost" in log and "starting it again" in log
+    assert built.attempts("evaluate/sft") == before
+
+
 def test_a_preempted_job_is_requeued_and_goes_on(built: Project):
     before = built.digests("rollout/train")
-    partition = ("--set-resources", "rollout:slurm_partition=scavenge")
+    # One of two nodes: the others are another test's.
+    extra = "rollout:slurm_extra='--exclude=cpu[1-2]'"
+    partition = ("--set-resources", "rollout:slurm_partition=scavenge", f'"{extra}"')
     process = built.start_again("rollout", *partition)
     job = built.wait_for_job("rollout")
     node = built.cluster.as_user(["squeue", "--noheader", "--format=%N", f"--jobs={job}"]).stdout.strip()
-    owner = "gpu" if node.startswith("gpu") else "cpu"
-    other = built.cluster.sbatch("sleep 20", account="lab", partition=owner, nodelist=node, exclusive=True, mem=500)
+    other = built.cluster.sbatch("sleep 20", account="lab", partition="gpu", nodelist=node, exclusive=True, mem=500)
     assert process.wait(900) == 0, built.log()[-3000:]
     assert built.cluster.state(other) == "COMPLETED"
     assert "PREEMPTED" in built.cluster.sacct(job, runs=True)

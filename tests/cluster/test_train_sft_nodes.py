@@ -215,7 +215,8 @@ def test_a_process_that_dies_or_hangs_ends_the_others(blow: signal.Signals, clus
 
 def test_a_lost_node_ends_the_run_on_the_other(cluster, submit, train_sft: Path):
     out = cluster.folder / "lost-node"
-    job = submit("lost-node", no_requeue=True)
+    # Alone on its nodes, so that nobody else's job is lost with them.
+    job = submit("lost-node", no_requeue=True, exclusive=True)
     wait_for_step(out, 2)
     cluster.kill_node("cpu2")
     try:

@@ -174,6 +174,16 @@ def test_requeueing():
     assert bad(replace(GOOD, requeue=None))[0].startswith("warn: Slurm does not say")
 
 
+def test_a_squeue_that_forgets_too_soon():
+    profile = replace(PROFILE, settings={"slurm-init-seconds-before-status-checks": "10"})
+    assert bad(replace(GOOD, remembered_sec=30), profile) == []
+    assert bad(replace(GOOD, remembered_sec=29), profile) == [
+        "fail: squeue forgets a job 29 s after its end (MinJobAge); "
+        "set `slurm-init-seconds-before-status-checks: 9` in the site file"
+    ]
+    assert bad(replace(GOOD, remembered_sec=2), profile)[0].endswith("ask the site's administrators for a longer one")
+
+
 def test_a_node_needs_srun():
     assert [each.level for each in judge_node("/usr/bin/srun") + judge_node(None)] == ["ok", "fail"]
 

@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from images.names import for_gpus, image_path
 from recipe.containers import let_in, let_secrets_in
+from recipe.executor import look_as_often_as_set, refuse_what_harms
 from recipe.plan import (
     DATED_STAGES,
     artifact_path,
@@ -88,7 +90,12 @@ def let_in_by_profile():
 
 
 def check_start():
-    """Refuse, before the first job, a run that lacks an image, or needs a network that the profile does not give."""
+    """Refuse, before the first job, what the executor gets wrong, a missing image, and a network that is not given."""
+    try:
+        grouped = workflow.group_settings.overwrite_groups
+        refuse_what_harms(workflow.executor_settings, grouped)
+    except BadInput as error:
+        raise WorkflowError(str(error)) from None
     jobs = list(workflow.dag.needrun_jobs())
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         images = {job.container_img_url for job in jobs if job.container_img_url}

@@ -25,7 +25,7 @@ _LOAD = "load the site's Slurm module, or run doctor where jobs are submitted"
 class Facts:
     """What was asked of Slurm.
 
-    `partitions` is `scontrol show partition` by name; `accounts` the user's, or None where the database does not say;
+    `remembered_sec` is how long squeue shows a job that has ended; `partitions` is `scontrol show partition` by name; `accounts` the user's, or None where the database does not say;
     `trials` how `sbatch --test-only` ended for each target; `minutes` what the rules ask for, or why that is not known.
     """
 
@@ -33,6 +33,7 @@ class Facts:
     version: str = ""
     accounting: Answer = OK
     requeue: bool | None = None
+    remembered_sec: int | None = None
     partitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     accounts: frozenset[str] | None = None
     trials: Mapping[Target, Answer] = field(default_factory=dict)
@@ -59,11 +60,13 @@ def gather(profile: Profile, snakefile: Path) -> Facts:
     targets = targets_of(profile, names)
     config = ask(["scontrol", "show", "config"])
     requeue = re.search(r"^JobRequeue\s*=\s*(\d)", config.output, re.M)
+    remembered = re.search(r"^MinJobAge\s*=\s*(\d+)", config.output, re.M)
     return Facts(
         missing=(),
         version=ask(["sbatch", "--version"]).output.strip(),
         accounting=ask(["sacct", "--user", user, "--noheader", "--parsable2", "--format", "JobID"]),
         requeue=requeue[1] == "1" if requeue else None,
+        remembered_sec=int(remembered[1]) if remembered else None,
         partitions=parse_partitions(ask(["scontrol", "show", "partition", "--oneliner"]).output),
         accounts=_accounts(user),
         trials={target: ask(trial_words(target, profile), 60) for target in targets},
@@ -163,7 +166,7 @@ def judge(facts: Facts, profile: Profile) -> list[Finding]:
     for target, rules in targets_of(profile, list(minutes)).items():
         found += _target(facts, profile, target)
         found += _time(facts, profile, target, rules, minutes)
-    found.append(_requeue(facts, profile))
+    found += [_requeue(facts, profile), *_remembered(facts, profile)]
     # Targets that differ in their GPUs alone share what is said of their partition.
     return list(dict.fromkeys(found))
 
@@ -257,6 +260,17 @@ def _requeue(facts: Facts, profile: Profile) -> Finding:
         return Finding("ok", CHECK, "preempted jobs are requeued (JobRequeue=1)")
     mend = "write `slurm-requeue: true` into the site file"
     return Finding("warn", CHECK, "preempted jobs are not requeued (JobRequeue=0)", mend)
+
+
+def _remembered(facts: Facts, profile: Profile) -> list[Finding]:
+    """Whether the executor asks squeue: by its rule it falls back to sacct, with which a cancelled job is waited for."""
+    interval = int(profile.settings.get("slurm-init-seconds-before-status-checks", "40"))
+    if facts.remembered_sec is None or facts.remembered_sec >= 3 * interval:
+        return []
+    mend = f"set `slurm-init-seconds-before-status-checks: {facts.remembered_sec // 3}` in the site file"
+    if facts.remembered_sec < 3:
+        mend = "ask the site's administrators for a longer one"
+    return [Finding("fail", CHECK, f"squeue forgets a job {facts.remembered_sec} s after its end (MinJobAge)", mend)]
 
 
 def judge_node(srun: str | None) -> list[Finding]:

@@ -157,8 +157,8 @@ def cancel(folder: Path, name: str, found: Ending, *, dry_run: bool) -> None:
             print(f"{would}: Snakemake, process {process.pid}{also}")
         else:
             print(
-                f"asked to end: Snakemake, process {process.pid}{also}; it ends once it has looked at its jobs again, "
-                f"within 3 minutes; if not, `kill -9 {process.pid}` and `snakemake --unlock`"
+                f"asked to end: Snakemake, process {process.pid}{also}; it ends once it has looked at its jobs again; "
+                f"if not, `kill -9 {process.pid}` and `snakemake --unlock`"
             )
     for line in found.left:
         print(line)
@@ -192,7 +192,7 @@ def interrupt(process: runs.Process, folder: Path) -> None:
 def _ends(process: runs.Process, folder: Path) -> bool:
     """Wait until a run of Snakemake has ended, for some seconds; tell whether it has.
 
-    Its Slurm executor sleeps between two looks at its jobs, longer and longer, and does not end before it wakes.
+    Its Slurm executor sleeps between two looks at its jobs and does not end before it wakes.
     """
     end = time.monotonic() + _SECONDS_TO_END
     while time.monotonic() < end:
