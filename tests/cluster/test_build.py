@@ -186,7 +186,7 @@ def test_what_was_not_fetched_is_said_before_the_first_job(built: Project):
 def test_what_the_executor_gets_wrong_is_refused_before_the_first_job(built: Project, words: str):
     done = built.build_again("mix", words)
     assert done.returncode == 1
-    name = words.split()[0].lstrip("-")
+    name = words.split(maxsplit=1)[0].lstrip("-")
     assert re.search(rf"^{name}: ", done.stderr, re.MULTILINE), done.stderr
     assert not built.jobs("")
 

@@ -236,6 +236,8 @@ REFUSED = [
     ("score: {s: {from: source-tasks/a, method: difficulty, teacher: reference}}", "needs a model that answers"),
     ("score: {s: {from: source-tasks/a, method: random, teacher: reference}}", "asks no model"),
     ("score: {s: {from: source-tasks/a, method: difficulty}}", "takes one of teacher, model, endpoint"),
+    ("answers: {q: {from: source-tasks/a, teacher: reference, dtype: float16}}", "`dtype` belongs to `model`"),
+    ("answers: {q: {from: source-tasks/a, teacher: reference, data-parallel: 2}}", "`data-parallel` belongs to"),
     ("answers: {q: {from: source-tasks/a, teacher: reference, filter: random}}", "needs `keep-per-question`"),
     ("answers: {q: {from: source-tasks/a, teacher: reference, prefer: longest}}", "belong to filter length"),
     ("filter-tasks: {f: {from: source-tasks/a, column: x, min: 1, within-source: true}}", "`within-source` needs"),

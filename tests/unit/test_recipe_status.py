@@ -263,11 +263,33 @@ def test_what_an_earlier_run_did_is_past_once_another_has_claimed_the_file():
 
     def known(alive: set[Path], locked: set[str]):
         evidence = status.Evidence([new, old], frozenset(alive), frozenset(locked), [], [])
-        return status.attempt(evidence, FIRST)
+        return status.attempt(evidence, [FIRST])
 
     assert known(set(), set()) == (old.attempts[FIRST], False)
     assert known({new.log}, {FIRST}) == (None, True)
     assert known({new.log}, {SECOND}) == (old.attempts[FIRST], False)
+
+
+def test_jobs_that_share_a_step_tell_of_it_until_the_one_that_writes_its_artifact_does():
+    step = PlannedStep("rollout/all", "rollout", "1c63e51667bf", {"shards": 2}, 1, "2026-01-01")
+    made, first, second = files = status.outputs(step)
+    assert first == "results/rollout/1c63e51667bf.shards/1.done"
+    run = runs.Run(Path("1.log"))
+    evidence = status.Evidence([run], frozenset({run.log}), frozenset(), [], [])
+    for changes, telling in (
+        ({first: "finished"}, None),
+        ({second: "started"}, second),
+        ({first: "failed"}, first),
+        ({made: "started"}, made),
+    ):
+        run.attempts |= {file: runs.Attempt(file, state) for file, state in changes.items()}
+        tried, _ = status.attempt(evidence, files)
+        assert (tried and tried.output) == telling
+    assert [log.name for log in status.tool_logs(step).values()] == [
+        "1c63e51667bf.log",
+        "1c63e51667bf-1.log",
+        "1c63e51667bf-2.log",
+    ]
 
 
 @pytest.mark.parametrize(

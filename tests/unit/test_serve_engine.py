@@ -11,9 +11,11 @@ from recipe_core.errors import BadInput
 from serve.__main__ import keep_model_infos
 from serve.engine import (
     EngineSettings,
+    check_build,
     check_device,
     check_model,
     default_threads,
+    detect_device,
     engine_command,
     visible_gpus,
 )
@@ -97,6 +99,30 @@ def test_a_dtype_that_is_named_comes_before_the_devices(tmp_path, device, dtype,
 def test_gpus_that_are_not_there_are_refused(settings, gpus, message):
     with pytest.raises(BadInput, match=message):
         check_device(EngineSettings(Path("/m"), "m", 1, **settings), gpus)
+
+
+@pytest.mark.parametrize(
+    ("device", "build", "message"),
+    [
+        ("cpu", "0.32.0", "vLLM 0.32.0 is a build for GPUs, and no GPU is to be seen here"),
+        ("cuda", "0.32.0+cpu", "--device cuda: vLLM 0.32.0.cpu is the build for CPUs"),
+    ],
+)
+def test_a_build_for_the_other_device_is_refused(device, build, message):
+    with pytest.raises(BadInput, match=message):
+        check_build(device, build)
+
+
+@pytest.mark.parametrize(("device", "build"), [("cpu", "0.32.0+cpu"), ("cuda", "0.32.0"), ("cpu", ""), ("cuda", "")])
+def test_the_right_build_is_taken(device, build):
+    check_build(device, build)
+
+
+@pytest.mark.parametrize(("build", "device"), [("0.32.0+cpu", "cpu"), ("0.32.0", "cuda")])
+def test_a_gpu_is_used_where_vllm_is_built_for_it(monkeypatch, build, device):
+    monkeypatch.setattr("serve.engine.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("serve.engine.Path.exists", lambda path: True)
+    assert detect_device(build) == device
 
 
 def test_what_fits_is_served():

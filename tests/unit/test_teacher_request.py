@@ -174,6 +174,8 @@ class TestFlags:
             (["--endpoint", "http://h/v1"], "--endpoint and --model-name belong together"),
             (["--teacher", "reference", "--model-name", "m"], "--endpoint and --model-name belong together"),
             (["--teacher", "reference", "--api-key-env", "K"], "--api-key-env belongs to --endpoint"),
+            (["--teacher", "reference", "--tensor-parallel", "2"], "--tensor-parallel belongs to --model"),
+            (["--endpoint", "http://h/v1", "--model-name", "m", "--dtype", "float32"], "--dtype belongs to --model"),
             (["--endpoint", "localhost:8000", "--model-name", "m"], "expected a URL such as"),
             (["--endpoint", "http://", "--model-name", "m"], "expected a URL such as"),
             (["--endpoint", "http://h:port/v1", "--model-name", "m"], "expected a URL such as"),
@@ -211,6 +213,12 @@ class TestFlags:
             "max_model_len": None,
         }
         assert teacher_parameters(parse("--teacher", "reference")) == {"teacher": "reference"}
+
+    def test_of_how_a_model_is_served_the_manifest_says_the_type_of_its_weights(self):
+        spread = parse("--model", "x", "--tensor-parallel", "4", "--gpu-memory", "0.5")
+        assert teacher_parameters(spread) == teacher_parameters(parse("--model", "x"))
+        typed = teacher_parameters(parse("--model", "x", "--dtype", "float16"))
+        assert typed == {**teacher_parameters(spread), "dtype": "float16"}
 
     def test_tiers(self):
         assert teacher_tier(parse("--teacher", "reference")) == "T0"

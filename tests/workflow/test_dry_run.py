@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -93,6 +94,28 @@ def test_a_recipe_from_elsewhere_is_a_target(tmp_path: Path, tool):
     done = dry_run(tool, "--config", f"recipes={recipe}", "--cores", "1", "--", "mine")
     assert done.returncode == 0, done.stderr
     assert "source-tasks --count 3 --source shell" in done.stdout
+
+
+def test_several_jobs_share_a_step_and_one_more_writes_its_artifact(tmp_path: Path, tool):
+    recipe = tmp_path / "shared.yaml"
+    recipe.write_text("""
+recipe: shared
+description: x
+date: 2026-01-01
+stages:
+  source-tasks: {a: {source: shell, count: 3}}
+  rollout: {r: {from: source-tasks/a, teacher: reference, shards: 3}}
+  evaluate: {e: {from: source-tasks/a, endpoint: "http://h/v1", model-name: m, label: base, shards: 2}}
+""")
+    done = dry_run(tool, "--config", f"recipes={recipe}", "--cores", "1", "--", "shared")
+    assert done.returncode == 0, done.stderr
+    assert sorted(re.findall(r"(rollout|evaluate) pull .*?--shard (\d/\d)", done.stdout, re.DOTALL)) == [
+        *(("evaluate", f"{shard}/2") for shard in (1, 2)),
+        *(("rollout", f"{shard}/3") for shard in (1, 2, 3)),
+    ]
+    assert len(re.findall(r"--merge +--seed", done.stdout)) == 2
+    planned = tool("recipe", "plan", recipe)
+    assert planned.returncode == 0 and "9 jobs (8 of steps" in planned.stdout, planned.stdout
 
 
 def test_a_broken_recipe_is_one_line_that_names_the_key(tmp_path: Path, tool):

@@ -272,17 +272,22 @@ def shell_of(wildcards):
 
 def shards_of(wildcards):
     """The jobs that share the step's work."""
-    return STEPS[wildcards.key].parameters.get("shards", 1)
+    return STEPS[wildcards.key].shards
 
 
 def shards(wildcards):
     """The marks of the jobs that share a step's work; none where one job does all of it."""
     count = shards_of(wildcards)
     return [
-        f"results/rollout/{wildcards.key}.shards/{shard}.done"
+        f"results/{STEPS[wildcards.key].stage}/{wildcards.key}.shards/{shard}.done"
         for shard in range(1, count + 1)
         if count > 1
     ]
+
+
+def merge(wildcards):
+    """The word for the job that writes what several jobs have done."""
+    return ["--merge"] if shards_of(wildcards) > 1 else []
 
 
 def seed(wildcards):

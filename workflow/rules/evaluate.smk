@@ -1,10 +1,45 @@
-# A model works on held-out tasks and is scored.
+# A model works on held-out tasks and is scored. Several jobs may share the trials, as with rollouts.
+
+
+rule evaluate_shard:
+    input:
+        model=inputs("model"),
+        tasks=inputs("tasks"),
+    output:
+        temp(touch("results/evaluate/{key}.shards/{shard}.done")),
+    log:
+        "results/logs/evaluate/{key}-{shard}.log",
+    wildcard_constraints:
+        shard="[1-9][0-9]*",
+    container:
+        image("harness")
+    threads: 2
+    resources:
+        mem_mb=6000,
+        runtime=1440,
+    params:
+        model=artifacts("model"),
+        tasks=artifacts("tasks"),
+        flags=flags,
+        shards=shards_of,
+        seed=seed,
+        date=date,
+    shell:
+        """
+        evaluate pull {params.model:q} {params.tasks:q} {params.flags:q} \
+            --seed {params.seed} \
+            --date {params.date} \
+            --shard {wildcards.shard}/{params.shards} \
+            --out results/evaluate/{wildcards.key} \
+            2>{log:q}
+        """
 
 
 rule evaluate:
     input:
         model=inputs("model"),
         tasks=inputs("tasks"),
+        shards=shards,
     output:
         "results/evaluate/{key}/manifest.json",
     log:
@@ -21,11 +56,12 @@ rule evaluate:
         model=artifacts("model"),
         tasks=artifacts("tasks"),
         flags=flags,
+        merge=merge,
         seed=seed,
         date=date,
     shell:
         """
-        evaluate {params.model:q} {params.tasks:q} {params.flags:q} \
+        evaluate {params.model:q} {params.tasks:q} {params.flags:q} {params.merge:q} \
             --seed {params.seed} \
             --date {params.date} \
             --out results/evaluate/{wildcards.key} \

@@ -56,7 +56,7 @@ rule rollout:
         tasks=artifacts("tasks"),
         model=artifacts("model"),
         flags=flags,
-        merge=lambda wildcards: ["--merge"] if shards_of(wildcards) > 1 else [],
+        merge=merge,
         seed=seed,
         date=date,
     shell:

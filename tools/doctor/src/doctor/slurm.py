@@ -25,8 +25,9 @@ _LOAD = "load the site's Slurm module, or run doctor where jobs are submitted"
 class Facts:
     """What was asked of Slurm.
 
-    `remembered_sec` is how long squeue shows a job that has ended; `partitions` is `scontrol show partition` by name; `accounts` the user's, or None where the database does not say;
-    `trials` how `sbatch --test-only` ended for each target; `minutes` what the rules ask for, or why that is not known.
+    `remembered_sec` is how long squeue shows a job that has ended; `partitions` is `scontrol show partition` by name;
+    `accounts` the user's, or None where the database does not say; `trials` how `sbatch --test-only` ended for each
+    target; `minutes` what the rules ask for, or why that is not known.
     """
 
     missing: tuple[str, ...] = ()
@@ -263,7 +264,7 @@ def _requeue(facts: Facts, profile: Profile) -> Finding:
 
 
 def _remembered(facts: Facts, profile: Profile) -> list[Finding]:
-    """Whether the executor asks squeue: by its rule it falls back to sacct, with which a cancelled job is waited for."""
+    """Whether the executor keeps asking squeue; else it asks sacct, and waits without end for cancelled jobs."""
     interval = int(profile.settings.get("slurm-init-seconds-before-status-checks", "40"))
     if facts.remembered_sec is None or facts.remembered_sec >= 3 * interval:
         return []

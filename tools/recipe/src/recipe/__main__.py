@@ -125,11 +125,14 @@ def show_jobs(steps: Mapping[str, PlannedStep], closing: Sequence[Path], estimat
         closing: the artifacts of the jobs behind the steps: reports, and a grid's ranking.
         estimator: of these steps.
     """
-    missing = sum(not is_artifact(step.artifact) for step in steps.values())
-    behind = sum(not is_artifact(artifact) for artifact in closing)
+    unbuilt = [step for step in steps.values() if not is_artifact(step.artifact)]
+    # Where several jobs share a step, one more writes its artifact.
+    sharing = sum(step.shards for step in unbuilt if step.shards > 1)
+    missing, behind = len(unbuilt), sum(not is_artifact(artifact) for artifact in closing)
     left = totals(steps, estimator)["left to build"]
     print(
-        f"{len(steps)} steps, {missing} of them to build; left to run: {missing + behind} jobs ({missing} of steps, "
+        f"{len(steps)} steps, {missing} of them to build; left to run: {missing + sharing + behind} jobs "
+        f"({missing + sharing} of steps, "
         f"{behind} of reports and rankings; downloads come on top), estimated {'at most ' if left.bound else ''}"
         f"{amount(left.tokens) or 'no'} model tokens, {left.gpu_hours:,.1f} GPU hours, "
         f"{amount(left.disk_bytes, 'B') or 'no bytes'} of disk (recipe plan --help says from what)"

@@ -27,20 +27,21 @@ def refuse_what_harms(settings: Any, grouped: Collection[str]) -> None:
         )
     if settings.status_command != "squeue":
         raise BadInput(
-            f"slurm-status-command: {settings.status_command}: with it a cancelled job is waited for for ever; set squeue"
+            f"slurm-status-command: {settings.status_command}: with it a cancelled job is waited for without end; "
+            "set squeue"
         )
     if grouped:
         raise BadInput(
-            f"groups: {', '.join(sorted(grouped))}: the executor asks for the sum of a group's resources, which no node "
-            "may have, and waits for ever; remove it"
+            f"groups: {', '.join(sorted(grouped))}: the executor asks for the sum of a group's resources, which no "
+            "node may have, and waits without end; remove it"
         )
 
 
 def look_as_often_as_set(executor: type[Any]) -> None:
     """Make `--seconds-between-status-checks` the time between two looks at the jobs.
 
-    The Slurm executor replaces that setting: with each look at which no job has ended it waits 10 s longer, up to 180 s,
-    and the end of each of a recipe's stages would be noticed minutes late, and so would a cancelled job.
+    The Slurm executor replaces that setting: with each look at which no job has ended it waits 10 s longer, up to
+    180 s, and the end of each of a recipe's stages would be noticed minutes late, and so would a cancelled job.
 
     Args:
         executor: the class `RemoteExecutor` of Snakemake's interface, whose property the Slurm executor sets.

@@ -47,6 +47,11 @@ class PlannedStep:
     inputs: dict[str, list[Path]] = field(default_factory=dict)
 
     @property
+    def shards(self) -> int:
+        """The jobs that share the step's work; with more than one, another writes its artifact."""
+        return int(self.parameters.get("shards", 1))
+
+    @property
     def artifact(self) -> Path:
         """The artifact's folder, relative to the project."""
         return artifact_path(self.stage, self.key)

@@ -177,9 +177,15 @@ class FilterLength(Step):
 
 
 class Answered(Step):
-    """What answers: a model artifact (`model`) or one behind an API (`endpoint`, `model-name`)."""
+    """What answers: a model artifact (`model`), served for it, or one behind an API (`endpoint`, `model-name`)."""
 
+    execution = frozenset({"tensor-parallel", "data-parallel", "gpu-memory", "start-timeout"})
     model: StepReference | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    tensor_parallel: Count | None = None
+    data_parallel: Count | None = None
+    gpu_memory: Annotated[float, Field(gt=0, lt=1)] | None = None
+    start_timeout: Positive | None = None
     endpoint: str | None = None
     model_name: str | None = None
     api_key_env: str | None = None
@@ -201,6 +207,9 @@ class Answered(Step):
             raise ValueError("`endpoint` and `model-name` belong together")
         if self.api_key_env is not None and self.endpoint is None:
             raise ValueError("`api-key-env` belongs to `endpoint`")
+        for name in ("dtype", "tensor_parallel", "data_parallel", "gpu_memory", "start_timeout"):
+            if getattr(self, name) is not None and self.model is None:
+                raise ValueError(f"`{name.replace('_', '-')}` belongs to `model`")
         return self
 
 
@@ -375,15 +384,14 @@ class ModelTrials(Trials, Answered):
     """Trials of a model, an artifact or one behind an API."""
 
     references = {"from_": "tasks", "model": "model"}
-    execution = frozenset({"tensor-parallel", "data-parallel", "gpu-memory", "start-timeout", "shards"})
+    execution = Answered.execution | {"shards"}
     from_: Annotated[StepReferences, Field(max_length=1)]
     attempts: Count | None = None
     environment: Literal["sandbox", "daytona", "modal", "e2b"] | None = None
-    dtype: Literal["bfloat16", "float16", "float32"] | None = None
-    tensor_parallel: Count | None = None
-    data_parallel: Count | None = None
-    gpu_memory: Annotated[float, Field(gt=0, lt=1)] | None = None
-    start_timeout: Positive | None = None
+    shards: Count | None = Field(
+        default=None,
+        description="jobs that pull trials from one heap, each with a model server of its own (default 1)",
+    )
 
 
 class Rollout(ModelTrials):
@@ -391,10 +399,6 @@ class Rollout(ModelTrials):
 
     produces = "trajectories"
     teacher: Literal["reference"] | None = None
-    shards: Count | None = Field(
-        default=None,
-        description="jobs that pull trials from one heap, each with a model server of its own (default 1)",
-    )
 
 
 class Answers(Asking):

@@ -110,11 +110,16 @@ class AccountedJob:
 def step_of(comment: str) -> tuple[str, str]:
     """Return the rule and the key that a job's comment names; two empty texts where it names none.
 
-    >>> step_of("rule_train_sft_wildcards_0123456789ab")
-    ('train_sft', '0123456789ab')
+    A job that shares a step's work with others is one of that step's.
+
+    >>> step_of("rule_train_sft_wildcards_0123456789ab"), step_of("rule_rollout_shard_wildcards_0123456789ab_3")
+    (('train_sft', '0123456789ab'), ('rollout', '0123456789ab'))
     """
     match = _COMMENT.fullmatch(comment)
-    return (match["rule"], match["key"]) if match else ("", "")
+    if not match:
+        return "", ""
+    rule, key = match["rule"], match["key"]
+    return (rule.removesuffix("_shard"), key.rpartition("_")[0]) if rule.endswith("_shard") else (rule, key)
 
 
 def seconds(text: str) -> int:

@@ -6,6 +6,7 @@ and where Slurm is, one question to squeue and at most one to sacct.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -179,9 +180,10 @@ class Trace:
         return self.job.state if self.job else self.account.word if self.account else ""
 
 
-def manifest(step: PlannedStep) -> str:
-    """Return the file by which Snakemake knows a step's job."""
-    return f"{step.artifact}/manifest.json"
+def outputs(step: PlannedStep) -> list[str]:
+    """Return the files by which Snakemake knows a step's jobs: its manifest, then the marks of those that share it."""
+    marks = [f"{step.artifact}.shards/{shard}.done" for shard in range(1, step.shards + 1) if step.shards > 1]
+    return [f"{step.artifact}/manifest.json", *marks]
 
 
 def rule(stage: str) -> str:
@@ -190,9 +192,9 @@ def rule(stage: str) -> str:
 
 
 def queued(jobs: Iterable[slurm.QueuedJob], step: PlannedStep) -> slurm.QueuedJob | None:
-    """Return the newest of the jobs that build a step."""
+    """Return the newest of the jobs that build a step; of several that share it one that runs, if any does."""
     found = [job for job in jobs if (job.rule, job.key) == (rule(step.stage), step.key)]
-    return max(found, key=lambda job: _number(job.id), default=None)
+    return max(found, key=lambda job: (step.shards > 1 and job.state in slurm.RUNNING, _number(job.id)), default=None)
 
 
 def _number(job: str) -> int:
@@ -200,16 +202,25 @@ def _number(job: str) -> int:
     return int(match[0]) if match else 0
 
 
-def attempt(evidence: Evidence, output: str) -> tuple[runs.Attempt | None, bool]:
-    """Return what the newest run that tells did about a file, and whether that run goes on.
+def attempt(evidence: Evidence, files: Sequence[str]) -> tuple[runs.Attempt | None, bool]:
+    """Return what the newest run that tells did about a step, and whether that run goes on.
 
-    What earlier runs did is past once a run that goes on has claimed the file and not started on it.
+    What earlier runs did is past once a run that goes on has claimed the step's files and not started on them.
+
+    Args:
+        evidence: what is known.
+        files: the step's, as :func:`outputs` gives them.
     """
     for run in evidence.runs:
         alive = run.log in evidence.alive
-        if output in run.attempts:
-            return run.attempts[output], alive
-        if alive and output in evidence.locked:
+        made, *shared = [run.attempts.get(file) for file in files]
+        if made:
+            return made, alive
+        for state in ("failed", "started"):
+            for tried in shared:
+                if tried and tried.state == state:
+                    return tried, alive
+        if alive and not evidence.locked.isdisjoint(files):
             return None, True
     return None, False
 
@@ -330,7 +341,7 @@ def statuses(folder: Path, steps: Collection[PlannedStep]) -> tuple[list[Status]
     traces = {}
     for step in steps:
         if not is_artifact(folder / step.artifact):
-            tried, alive = attempt(evidence, manifest(step))
+            tried, alive = attempt(evidence, outputs(step))
             traces[step.key] = Trace(queued(evidence.queue, step), tried, alive)
     accounts = _accounts(evidence, traces)
     found, failures = [], []
@@ -406,16 +417,19 @@ def _local(folder: Path, step: PlannedStep) -> tuple[str, float | None]:
     """Return where a local job runs and for how many seconds: Snakemake marks what it makes when it starts."""
     import base64
 
-    mark = folder / ".snakemake" / "incomplete" / base64.urlsafe_b64encode(manifest(step).encode()).decode()
-    try:
-        return socket.gethostname(), time.time() - mark.stat().st_mtime
-    except OSError:
-        return socket.gethostname(), None
+    marks = folder / ".snakemake" / "incomplete"
+    for file in outputs(step):
+        with contextlib.suppress(OSError):
+            started = (marks / base64.urlsafe_b64encode(file.encode()).decode()).stat().st_mtime
+            return socket.gethostname(), time.time() - started
+    return socket.gethostname(), None
 
 
-def tool_log(step: PlannedStep) -> Path:
-    """Return the log of a step's tool."""
-    return Path("results") / "logs" / rule(step.stage) / f"{step.key}.log"
+def tool_logs(step: PlannedStep) -> dict[str, Path]:
+    """Return the logs of a step's tool by the file that each of its jobs makes."""
+    made, *marks = outputs(step)
+    logs = Path("results") / "logs" / rule(step.stage)
+    return {made: logs / f"{step.key}.log"} | {mark: logs / f"{step.key}-{Path(mark).stem}.log" for mark in marks}
 
 
 def _progress(folder: Path, step: PlannedStep, since: float) -> Progress | None:
@@ -424,7 +438,7 @@ def _progress(folder: Path, step: PlannedStep, since: float) -> Progress | None:
     A trainer that runs for days writes a log of its own into the folder of unfinished work.
     """
     work = folder / step.artifact.with_name(f"{step.key}.work")
-    for log in (folder / tool_log(step), *sorted(work.glob("*.log"))):
+    for log in (*(folder / log for log in tool_logs(step).values()), *sorted(work.glob("*.log"))):
         if (text := tail(log, since)) and (progress := parse_progress(text)):
             return progress
     return None
@@ -466,7 +480,9 @@ def _failure(folder: Path, step: PlannedStep, trace: Trace) -> Failure:
     else:
         code = f"exit code {tried.code}" if tried and tried.code else "Snakemake says it failed"
         kind, reason = "FAILED", (tried.message if tried else "") or code
-    logs = {str(tool_log(step)): last_lines(tail(folder / tool_log(step)))}
+    logs_of = tool_logs(step)
+    log = logs_of.get(tried.output if tried else "", logs_of[outputs(step)[0]])
+    logs = {str(log): last_lines(tail(folder / log))}
     if own:
         shown = own.relative_to(folder.resolve()) if own.is_relative_to(folder.resolve()) else own
         logs[str(shown)] = slurm_lines(said) or last_lines(said)

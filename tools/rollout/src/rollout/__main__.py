@@ -55,7 +55,7 @@ from rollout.pull import Queue, Serving, Trials, run_queue
 from rollout.remote import ENVIRONMENTS, check_environment
 from rollout.settings import REFERENCE, REFERENCE_ENDPOINT, SANDBOX, Endpoint, Sampling, Settings, requests_for
 from rollout.shared import DEFAULT_TIMEOUT_SEC, Worker, clear_old, shared_folder
-from serve.engine import DTYPES
+from serve.flags import add_serving_flags, serving_given, serving_words
 
 _PULL = """Run trials of a rollout until none is left to take, alone or beside others.
 
@@ -112,38 +112,14 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, ending in /v1")
     group.add_argument("--model-name", metavar="NAME", help="the model's name there")
     group.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the API key")
-    group.add_argument(
-        "--tensor-parallel", type=positive, default=1, metavar="N", help="with --model: GPUs a copy (default 1)"
-    )
-    group.add_argument(
-        "--data-parallel", type=positive, default=1, metavar="N", help="with --model: copies (default 1)"
-    )
-    group.add_argument(
-        "--gpu-memory",
-        type=real(0, 1, above=True),
-        metavar="SHARE",
-        help="with --model: of each GPU (default 0.92, vLLM's)",
-    )
-    group.add_argument(
-        "--dtype", choices=DTYPES, help="with --model: of its weights (default bfloat16 on GPUs, float32 on CPUs)"
-    )
-    group.add_argument(
-        "--start-timeout", type=above_zero, default=600.0, metavar="S", help="with --model: seconds (default 600)"
-    )
+    add_serving_flags(group, "with --model: ")
 
 
 def serving_of(args: argparse.Namespace) -> Serving | None:
     """Return how the model folder of `--model` is served, if there is one."""
     if not args.model:
         return None
-    options = ["--max-model-len", str(args.max_model_len)]
-    for flag, value in (
-        ("--tensor-parallel", args.tensor_parallel if args.tensor_parallel > 1 else None),
-        ("--data-parallel", args.data_parallel if args.data_parallel > 1 else None),
-        ("--gpu-memory", args.gpu_memory),
-        ("--dtype", args.dtype),
-    ):
-        options += [flag, str(value)] if value is not None else []
+    options = ["--max-model-len", str(args.max_model_len), *serving_words(args)]
     return Serving(args.model, options, args.start_timeout)
 
 
@@ -172,7 +148,7 @@ def model_endpoint(args: argparse.Namespace, choices: Sequence[str]) -> Endpoint
     for flag, value in (("--model-name", args.model_name), ("--api-key-env", args.api_key_env)):
         if value and not args.endpoint:
             raise BadInput(f"{flag} belongs to --endpoint, not to --model; leave it out")
-    for flag in _served_only(args) if args.endpoint else ():
+    for flag in serving_given(args) if args.endpoint else ():
         raise BadInput(f"{flag} belongs to --model, not to --endpoint; leave it out")
     if args.endpoint and not args.model_name:
         raise BadInput("--endpoint needs --model-name, the model's name there")
@@ -187,17 +163,6 @@ def model_endpoint(args: argparse.Namespace, choices: Sequence[str]) -> Endpoint
         extra_body=args.extra_body,
         request_timeout_sec=args.request_timeout,
     )
-
-
-def _served_only(args: argparse.Namespace) -> list[str]:
-    """Return the flags given that say how a model folder is served."""
-    given = {
-        "--tensor-parallel": args.tensor_parallel != 1,
-        "--data-parallel": args.data_parallel != 1,
-        "--gpu-memory": args.gpu_memory is not None,
-        "--dtype": args.dtype is not None,
-    }
-    return [flag for flag, is_given in given.items() if is_given]
 
 
 def add_trial_flags(parser: argparse.ArgumentParser, attempts: int) -> None:
@@ -325,7 +290,7 @@ def endpoint_of(args: argparse.Namespace) -> Endpoint:
     for name in ("model", "endpoint", "model_name", "api_key_env"):
         if getattr(args, name):
             raise BadInput(f"--{name.replace('_', '-')} does not go with --teacher; leave one of them out")
-    for flag in _served_only(args):
+    for flag in serving_given(args):
         raise BadInput(f"{flag} belongs to --model, not to --teacher; leave it out")
     return REFERENCE_ENDPOINT
 

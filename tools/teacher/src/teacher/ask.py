@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from recipe_core.artifact import command_digests, open_artifact, value_digest
 from recipe_core.errors import BadInput
 from recipe_core.progress import Progress, progress
+from serve.flags import serving_words
 from teacher.flags import sampling_of
 from teacher.request import (
     EMBEDDINGS,
@@ -131,6 +132,7 @@ class Teacher:
             "model": open_artifact(self._args.model).digest,
             "max_model_len": self._args.max_model_len,
             "commands": command_digests(["serve"]),
+            **({"dtype": self._args.dtype} if self._args.dtype else {}),
         }
         return value_digest(parts)
 
@@ -213,8 +215,10 @@ class Teacher:
             return
         from serve.client import ModelServer
 
-        words = ("--max-model-len", str(self._args.max_model_len))
-        self._server = self._exit.enter_context(ModelServer(self._args.model, options=words))
+        args = self._args
+        words = ["--max-model-len", str(args.max_model_len), *serving_words(args)]
+        server = ModelServer(args.model, options=words, start_timeout=args.start_timeout)
+        self._server = self._exit.enter_context(server)
         self._base_url, self._model = self._server.base_url, self._server.model
 
     async def _ask_all(self, queue: Iterator[_Asked], underway: set[str], bar: Progress) -> None:

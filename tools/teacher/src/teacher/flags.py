@@ -11,6 +11,7 @@ from typing import Any
 from recipe_core.artifact import Artifact, open_artifact
 from recipe_core.cli import above_zero, check_endpoint, natural, positive, real, top_k
 from recipe_core.errors import BadInput
+from serve.flags import add_serving_flags, serving_given
 from teacher.request import Sampling
 
 REFERENCE = "reference"
@@ -60,6 +61,7 @@ def add_teacher_flags(parser: argparse.ArgumentParser, *, reference: str, max_to
     group.add_argument(
         "--max-model-len", type=positive, default=4096, metavar="N", help="with --model: context (default 4096)"
     )
+    add_serving_flags(group, "with --model: ")
     group = parser.add_argument_group("requests")
     defaults = Sampling()
     group.add_argument("--temperature", type=real(), default=defaults.temperature, help="default 1.0")
@@ -93,6 +95,8 @@ def check_teacher_flags(args: argparse.Namespace) -> None:
         raise BadInput("--endpoint and --model-name belong together; give both or neither")
     if args.api_key_env is not None and args.endpoint is None:
         raise BadInput("--api-key-env belongs to --endpoint; leave it out")
+    for flag in serving_given(args) if args.model is None else ():
+        raise BadInput(f"{flag} belongs to --model; leave it out")
     if args.model is not None and args.max_tokens >= args.max_model_len:
         raise BadInput(
             f"--max-tokens {args.max_tokens} leaves no room for a prompt in --max-model-len {args.max_model_len}; "
@@ -111,7 +115,9 @@ def teacher_parameters(args: argparse.Namespace) -> dict[str, Any]:
     """Return what of the teacher's flags decides the answers, for the manifest."""
     if args.teacher:
         return {"teacher": args.teacher}
+    # How many GPUs serve a model, and with how much memory, decides no more than the last bits, as the hardware does.
     return {
+        **({"dtype": args.dtype} if args.dtype else {}),
         "teacher": None,
         "endpoint": args.endpoint,
         "model_name": args.model_name,
