@@ -287,6 +287,7 @@ def test_filter_turns_counts_each_reason(tool, tmp_path):
     assert list(read_rows(tmp_path / "out" / "trajectories.parquet")) == rows[:1]
 
 
+@pytest.mark.full
 def test_filter_turns_keeps_a_budget_whatever_the_order_of_its_rows(tool, tmp_path):
     ids = {"prompt_token_ids": [[1, 2]], "completion_token_ids": [[3]]}
     rows = [trajectory(i, turns=2 + i % 3, **ids) for i in range(20)] + [

@@ -102,6 +102,7 @@ def test_tasks_read_back_byte_for_byte(tool, tasks_artifact, tmp_path: Path, cap
     assert f"`{open_artifact(tasks).digest[:16]}`" in card
 
 
+@pytest.mark.full
 def test_published_tasks_are_the_same_when_read_as_a_source(tool, tasks_artifact, tmp_path: Path):
     tasks, out = tasks_artifact(6), tmp_path / "out"
     done = tool("export-data", "--rows", tasks, "--form", "tasks", "--name", "demo", "--out", out)

@@ -18,6 +18,7 @@ CHEATS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.skipif(BACKENDS["bubblewrap"].program() is None, reason="bubblewrap is not installed")
 def test_cheating_gives_nothing(tool, tmp_path):
     check = "grep -q done done.txt"

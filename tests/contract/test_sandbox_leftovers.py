@@ -48,6 +48,7 @@ def test_many_sandboxes_leave_nothing(backend, flags):
     assert left("--backend", backend, *flags) == NOTHING
 
 
+@pytest.mark.full
 @pytest.mark.skipif(BACKENDS["bubblewrap"].program() is None, reason="bubblewrap is not installed")
 def test_what_is_left_would_be_seen():
     found = left("--backend", "bubblewrap", "--sandboxes", 1, "--leave")

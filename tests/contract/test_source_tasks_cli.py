@@ -99,6 +99,7 @@ def test_an_input_that_cannot_be_read_is_one_line(tool, tmp_path: Path, source, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 def test_given_data_pin_the_artifact(tool, tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     rows = [

@@ -64,6 +64,7 @@ def test_losses_far_apart_do_not_add_up(model: Path, tmp_path: Path):
             server.progressed()
 
 
+@pytest.mark.full
 def test_a_start_under_way_ends_when_the_run_is_cancelled(model: Path, tmp_path: Path, monkeypatch):
     with ServedModel(model, command=COMMAND) as server:
         os.kill(engine_pids(tmp_path)[0], signal.SIGKILL)
