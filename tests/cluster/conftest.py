@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 SLURM = Path(__file__).parent / "slurm"
 USER = "hpc"
 STOPPED, UNSUITABLE = 3, 2  # exit codes of `slurm status` and of `slurm up`
@@ -115,3 +117,18 @@ def cluster() -> Iterator[Cluster]:
     if stopped:
         subprocess.run([SLURM, "down"], check=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def uv() -> Callable[..., None]:
+    """Return what runs the project's uv; it finds packages where the set-up does."""
+    spec = importlib.util.spec_from_file_location("install", ROOT / "envs" / "install.py")
+    assert spec and spec.loader
+    install = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(install)
+    settings = {**os.environ, **install.pip_settings(["python3", "-m", "pip"])}
+
+    def run(*words: object, **variables: str) -> None:
+        subprocess.run([str(install.UV), *map(str, words)], env={**settings, **variables}, check=True)
+
+    return run

@@ -23,8 +23,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "tests" / "workflow" / "small.yaml"
 PROFILES = "--profile workflow/profiles/slurm --workflow-profile tests/cluster/site"
+# The site's settings of a rule are gone with one on the command line: the partition has to be said again.
+ON_GPU = "--set-resources rollout:slurm_partition=gpu"
 # On its node, so that no other test's job is lost with it.
-ALONE = "--set-resources \"rollout:slurm_extra='--exclusive'\""
+ALONE = f"{ON_GPU} \"rollout:slurm_extra='--exclusive'\""
 BENCHMARK = "Write a function that returns the n-th prime number, counting from one.\n"
 
 
@@ -283,8 +285,13 @@ def test_a_killed_snakemake_leaves_jobs_that_the_next_one_uses(built: Project):
     job = built.wait_for_job("rollout")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    built.cluster.wait(job, "COMPLETED")
     assert built.run("snakemake --unlock").returncode == 0
+    beside = built.build("--until", "rollout")
+    assert beside.returncode == 1
+    assert re.search(rf"jobs of an earlier run still work on what is to be built: {job} \(rollout ", beside.stderr), (
+        beside.stderr[-2000:]
+    )
+    built.cluster.wait(job, "COMPLETED")
     done = built.build("--until", "rollout")
     assert done.returncode == 0, done.stderr[-3000:]
     assert built.digests("rollout/train") == before
@@ -327,7 +334,7 @@ def wait_for_process(tool: str, timeout: float) -> list[int]:
 
 def test_a_job_over_its_time_goes_on_in_the_next_one(built: Project):
     before = built.digests("rollout/train")
-    process = built.start_again("rollout", "--set-resources", "rollout:runtime=1")
+    process = built.start_again("rollout", ON_GPU, "rollout:runtime=1")
     job = built.wait_for_job("rollout")
     for pid in wait_for_process("rollout", timeout=60):
         os.kill(pid, signal.SIGSTOP)
@@ -341,9 +348,9 @@ def test_a_model_server_that_dies_in_a_job_is_started_again(built: Project):
     step = load_plan(SMALL)["evaluate/sft"].artifact
     before = built.attempts("evaluate/sft")
     process = built.start(f"--forcerun {step}/manifest.json -- {step}/manifest.json")
+    engine = min(wait_for_process("vllm", timeout=300))
     # The model is asked once a terminal is there.
     wait_for_process("bwrap", timeout=300)
-    [engine] = processes("vllm")
     os.kill(engine, signal.SIGKILL)
     assert process.wait(600) == 0, built.log()[-3000:]
     log = (built.folder / "results" / "logs" / "evaluate" / f"{step.name}.log").read_text()

@@ -35,7 +35,7 @@ print(json.dumps({name: ray.get(where.options(resources={name: 0.1}).remote()) f
 
 
 @pytest.fixture(scope="module")
-def ray_python(cluster) -> Path:
+def ray_python(cluster, uv) -> Path:
     """Return a Python that the cluster's user can run, with the locked Ray and the launcher."""
     home = cluster.folder / "ray"
     home.mkdir()
@@ -43,10 +43,10 @@ def ray_python(cluster) -> Path:
     chosen = {name: entry for entry in entries for name in PACKAGES if entry.startswith(f"{name}==")}
     assert set(chosen) == set(PACKAGES)
     (home / "requirements.lock").write_text("\n".join(chosen.values()) + "\n")
-    uv, python = ROOT / ".venvs" / "bin" / "uv", home / "venv" / "bin" / "python"
-    subprocess.run([uv, "venv", "--quiet", "--python", "/usr/bin/python3.11", home / "venv"], check=True)
-    install = [uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes"]
-    subprocess.run([*install, "-r", home / "requirements.lock"], check=True)
+    python = home / "venv" / "bin" / "python"
+    uv("venv", "--quiet", "--python", "/usr/bin/python3.11", home / "venv")
+    install = ["pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes"]
+    uv(*install, "-r", home / "requirements.lock")
     packages = next(home.glob("venv/lib/python3*/site-packages"))
     for tool, package in (("core", "recipe_core"), ("train-rl", "train_rl")):
         shutil.copytree(ROOT / "tools" / tool / "src" / package, packages / package)

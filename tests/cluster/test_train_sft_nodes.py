@@ -45,15 +45,16 @@ rule train_sft:
 """
 
 
-def stack(name: str, folder: Path, tools: dict[str, str]) -> Path:
+def stack(uv: Callable[..., None], name: str, folder: Path, tools: dict[str, str]) -> Path:
     """Make an environment of an installed stack's packages that the cluster's user can run, with copies of tools.
 
     Args:
+        uv: runs the project's uv.
         name: of the stack.
         folder: where.
         tools: packages by their tool.
     """
-    subprocess.run([BIN / "uv", "venv", "--quiet", "--python", PYTHON, folder], check=True)
+    uv("venv", "--quiet", "--python", PYTHON, folder)
     [installed] = (ROOT / ".venvs" / name).glob("lib/python3.11/site-packages")
     [packages] = folder.glob("lib/python3.11/site-packages")
     # Linked where that is possible: a stack is a gigabyte.
@@ -67,24 +68,23 @@ def stack(name: str, folder: Path, tools: dict[str, str]) -> Path:
     return folder / "bin" / "python"
 
 
-def add_deepspeed(python: Path, folder: Path) -> None:
+def add_deepspeed(uv: Callable[..., None], python: Path, folder: Path) -> None:
     entries = re.split(r"\n(?=[a-z])", (ROOT / "envs" / "sft-cuda" / "requirements.lock").read_text())
     chosen = [entry for entry in entries if entry.startswith(tuple(f"{name}==" for name in PACKAGES))]
     assert len(chosen) == len(PACKAGES)
     lock = folder / "deepspeed.lock"
     lock.write_text("\n".join(chosen) + "\n")
-    words = [BIN / "uv", "pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes"]
+    words = ["pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes", "--no-build-isolation"]
     # It asks torch what it may compile: nothing, here.
-    environment = {**os.environ, "DS_BUILD_OPS": "0", "DS_ACCELERATOR": "cpu"}
-    subprocess.run([*words, "--no-build-isolation", "-r", lock], env=environment, check=True)
+    uv(*words, "-r", lock, DS_BUILD_OPS="0", DS_ACCELERATOR="cpu")
 
 
 @pytest.fixture(scope="module")
-def train_sft(cluster) -> Path:
+def train_sft(cluster, uv) -> Path:
     """Return the folder of a `train-sft` that the cluster's user can run."""
     folder = cluster.folder / "sft"
-    python = stack("sft", folder, {"core": "recipe_core", "train-sft": "train_sft"})
-    add_deepspeed(python, cluster.folder)
+    python = stack(uv, "sft", folder, {"core": "recipe_core", "train-sft": "train_sft"})
+    add_deepspeed(uv, python, cluster.folder)
     command = folder / "bin" / "train-sft"
     command.write_text(f"#!{python}\nfrom train_sft.__main__ import main\nmain()\n")
     command.chmod(0o755)
@@ -188,7 +188,7 @@ def test_preempted_it_is_requeued_and_goes_on(cluster, submit, whole: Path):
     job = submit("preempted", partition="scavenge", nodelist="cpu[1-2]", requeue=True, open_mode="append")
     wait_for_step(out, 6)
     higher = cluster.sbatch("true", partition="cpu", account="lab", nodes=2, exclusive=True, mem=100)
-    cluster.wait(higher, "COMPLETED", timeout=120)
+    cluster.wait(higher, "COMPLETED", timeout=300)
     cluster.wait(job, "COMPLETED", timeout=900)
     # Others' jobs may take its nodes, too.
     *before, last = cluster.sacct(job, runs=True)
@@ -240,7 +240,7 @@ def grace() -> Iterator[str]:
 
 
 def test_snakemake_starts_it_in_the_image_on_every_node_and_it_gives_way(
-    cluster, whole: Path, train_sft: Path, words: str, grace: str
+    cluster, uv, whole: Path, words: str, grace: str
 ):
     folder = cluster.folder / "workflow"
     folder.mkdir()
@@ -260,7 +260,7 @@ def test_snakemake_starts_it_in_the_image_on_every_node_and_it_gives_way(
     shutil.copy(ROOT / "tools" / "train-sft" / "nodes" / "bash", shell)
     seldom = words.replace("--save-steps 4", "--save-steps 1000")
     (folder / "Snakefile").write_text(SNAKEFILE.format(image=image, shell=shell, words=seldom))
-    python = stack("workflow", folder / "snakemake", {"core": "recipe_core"})
+    python = stack(uv, "workflow", folder / "snakemake", {"core": "recipe_core"})
     call = [python, "-m", "snakemake", "--executor", "slurm", "--jobs", "2", "--latency-wait", "30"]
     call += ["--software-deployment-method", "apptainer", "--slurm-requeue"]
     call += ["--apptainer-args=--userns --cleanenv --net --network none"]
@@ -269,15 +269,15 @@ def test_snakemake_starts_it_in_the_image_on_every_node_and_it_gives_way(
     call += ["--slurm-logdir", folder / "logs", "--slurm-keep-successful-logs", "results/a/manifest.json"]
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "APPTAINER_BIND": f"/usr,{train_sft},{cluster.folder}",
-        "APPTAINERENV_PREPEND_PATH": f"{train_sft}/bin",
+        "APPTAINER_BIND": f"/usr,{cluster.folder}",
+        "APPTAINERENV_PREPEND_PATH": f"{cluster.folder}/sft/bin",
     }
     out = folder / "results" / "a"
     with ThreadPoolExecutor() as pool:
         build = pool.submit(cluster.as_user, call, cwd=folder, env=environment, timeout=1500)
         wait_for_step(out, 6)
         higher = cluster.sbatch("true", partition="cpu", account="lab", nodes=2, exclusive=True, mem=100)
-        cluster.wait(higher, "COMPLETED", timeout=200)
+        cluster.wait(higher, "COMPLETED", timeout=300)
         done = build.result()
     logs = "".join(log.read_text() for log in folder.glob("logs/**/*.log"))
     assert done.returncode == 0, done.stderr[-3000:] + logs[-3000:]

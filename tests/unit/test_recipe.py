@@ -249,6 +249,10 @@ REFUSED = [
     ),
     ("augment: {g: {from: source-tasks/a, method: rewrite, teacher: reference}}", "takes one of copies, rows"),
     ("source-tasks: {a: {source: shell, split: all, count: 9}}", "split all is for what `input` names"),
+    (
+        "init-model: {m: {pretrained: smollm2}}, train-rl: {r: {model: init-model/m, from: source-tasks/a, gpus: 8}}",
+        "`gpus` belongs to trainer skyrl",
+    ),
     ("init-model: {m: {hub: a/b}}", "`hub` and `revision` belong together"),
 ]
 

@@ -64,3 +64,12 @@ def test_secrets_come_in_by_the_environment(tmp_path: Path):
     environment: dict[str, str] = {}
     let_secrets_in(environment, secrets_file(tmp_path, "KEY=planted"))
     assert environment == {"KEY": "planted", "APPTAINERENV_KEY": "planted"}
+
+
+def test_a_place_that_was_bound_on_another_machine_is_not_bound_here(tmp_path: Path):
+    environment = {"TMPDIR": str(tmp_path), "APPTAINER_BIND": f"/of/the/log-in/node,/usr:/opt/usr,{tmp_path}"}
+    let_in(environment, ["TMPDIR"])
+    assert environment["APPTAINER_BIND"] == f"/usr:/opt/usr,{tmp_path}"
+    alone = {"APPTAINER_BIND": "/of/the/log-in/node"}
+    let_in(alone, [])
+    assert "APPTAINER_BIND" not in alone

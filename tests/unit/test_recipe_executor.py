@@ -1,31 +1,46 @@
-"""Settings of Snakemake's Slurm executor that are refused."""
+"""What is refused before Snakemake's Slurm executor gets its first job."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from recipe.executor import refuse_what_harms
+from recipe.executor import refuse_twice, refuse_what_harms
+from recipe.slurm import QueuedJob
 from recipe_core.errors import BadInput
 
-GOOD = {"array_jobs": None, "status_command": "squeue"}
+GOOD = {"array_jobs": None, "status_command": "squeue", "init_seconds_before_status_checks": 10}
 
 
 @pytest.mark.parametrize(
-    ("changes", "grouped", "said"),
+    ("changes", "grouped", "interval", "said"),
     [
-        ({"array_jobs": "mix"}, (), "slurm-array-jobs: "),
-        ({"status_command": "sacct"}, (), "slurm-status-command: sacct: "),
-        ({}, ("score", "mix"), "groups: mix, score: "),
+        ({"array_jobs": "mix"}, (), 10, "slurm-array-jobs: "),
+        ({"status_command": "sacct"}, (), 10, "slurm-status-command: sacct: "),
+        ({}, ("score", "mix"), 10, "groups: mix, score: "),
+        ({"init_seconds_before_status_checks": 40}, (), 10, "squeue forgets a job 60 s after its end"),
+        ({}, (), 60, "squeue forgets a job 60 s after its end"),
     ],
 )
-def test_what_harms_is_refused_in_a_line_that_names_it(changes, grouped, said: str):
+def test_what_harms_is_refused_in_a_line_that_names_it(changes, grouped, interval: int, said: str):
     with pytest.raises(BadInput) as raised:
-        refuse_what_harms(SimpleNamespace(**GOOD | changes), grouped)
+        refuse_what_harms(SimpleNamespace(**GOOD | changes), grouped, interval=interval, remembered=60)
     assert str(raised.value).startswith(said) and "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("settings", [SimpleNamespace(**GOOD), SimpleNamespace(), None])
-def test_all_else_is_taken(settings):
-    refuse_what_harms(settings, ["mix"] if settings is None else [])
+@pytest.mark.parametrize("remembered", [60, None])
+def test_all_else_is_taken(remembered):
+    refuse_what_harms(SimpleNamespace(**GOOD), [], interval=59, remembered=remembered)
+
+
+def job(state: str = "RUNNING", rule: str = "train_sft", folder: str = "/w") -> QueuedJob:
+    return QueuedJob("12", state, "", "n1", 5, "run", rule, "0123456789ab", folder)
+
+
+def test_what_a_job_of_a_killed_run_still_does_is_not_done_beside_it():
+    wanted = {("train_sft", "0123456789ab")}
+    with pytest.raises(BadInput, match=r"12 \(train_sft 0123456789ab\); wait until .* recipe cancel"):
+        refuse_twice([job(), job("COMPLETED")], wanted, Path("/w"))
+    refuse_twice([job("COMPLETED"), job(rule="mix"), job(folder="/other")], wanted, Path("/w"))

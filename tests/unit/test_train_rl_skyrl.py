@@ -49,13 +49,14 @@ def test_slurm_says_where_to_train_unless_flags_do():
     assert topology(3, 2, slurm) == Topology(3, 2)
     assert topology(2, 8, {}) == Topology(2, 8)
     assert topology(None, None, {}) == Topology(1, 1)
+    assert topology(None, None, {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}) == Topology(1, 4)
 
 
 @pytest.mark.parametrize(
     ("nodes", "gpus", "said"), [(2, None, "--nodes 2"), (4, None, "--nodes 4"), (3, 5, "--gpus 5")]
 )
 def test_flags_and_allocation_that_do_not_agree_are_refused(nodes, gpus, said):
-    with pytest.raises(BadInput, match=f"{said}, but the Slurm allocation has"):
+    with pytest.raises(BadInput, match=f"{said}, but (the Slurm allocation|a node) has"):
         topology(nodes, gpus, {"SLURM_JOB_NUM_NODES": "3", "SLURM_GPUS_PER_NODE": "a100:4"})
 
 

@@ -118,6 +118,46 @@ stages:
     assert planned.returncode == 0 and "9 jobs (8 of steps" in planned.stdout, planned.stdout
 
 
+def test_jobs_get_the_gpus_that_the_recipe_needs_and_others_none(tmp_path: Path, tool):
+    recipe = tmp_path / "gpus.yaml"
+    recipe.write_text("""
+recipe: gpus
+description: x
+date: 2026-01-01
+stages:
+  source-tasks: {a: {source: shell, count: 3}, held: {source: shell, split: test, count: 3}}
+  rollout: {r: {from: source-tasks/a, teacher: reference}}
+  filter-turns: {f: {from: rollout/r}}
+  init-model: {m: {from: filter-turns/f}}
+  train-sft: {s: {model: init-model/m, from: filter-turns/f, nodes: 2, processes-per-node: 4}}
+  train-rl: {l: {model: train-sft/s, from: source-tasks/a, trainer: skyrl, gpus: 8}}
+  evaluate: {e: {from: source-tasks/held, model: train-sft/s, label: sft, shards: 2, tensor-parallel: 2}}
+  answers: {q: {from: source-tasks/a, model: train-sft/s, data-parallel: 3}}
+""")
+
+    def asked(*config: str) -> Counter[tuple[str, str]]:
+        done = dry_run(tool, "--config", f"recipes={recipe}", *config, "--cores", "64", "--", "gpus")
+        assert done.returncode == 0, done.stderr
+        blocks = re.split(r"^rule ", done.stdout, flags=re.MULTILINE)[1:]
+        found = [
+            (block.partition(":")[0], re.search(r"^ +resources: .*gres=([\w:]*)", block, re.M)) for block in blocks
+        ]
+        return Counter((rule, gres[1]) for rule, gres in found if gres)
+
+    with_gpus = asked("cuda=on", "gpus=gpu:a100")
+    assert with_gpus == Counter(
+        {
+            ("rollout", ""): 1,
+            ("train_sft", "gpu:a100:4"): 1,
+            ("train_rl", "gpu:a100:8"): 1,
+            ("evaluate_shard", "gpu:a100:2"): 2,
+            ("evaluate", ""): 1,
+            ("answers", "gpu:a100:3"): 1,
+        }
+    )
+    assert {gres for _, gres in asked("cuda=off")} == {""}
+
+
 def test_a_broken_recipe_is_one_line_that_names_the_key(tmp_path: Path, tool):
     recipe = tmp_path / "broken.yaml"
     recipe.write_text("recipe: broken\ndescription: x\ndate: 2026-01-01\nstages: {source-task: {}}\n")

@@ -29,3 +29,25 @@ def test_jobs_are_looked_at_as_often_as_the_profile_says():
     python = ROOT / ".venvs" / "workflow" / "bin" / "python"
     done = subprocess.run([python, "-c", LOOK], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["17", "7"], done.stderr
+
+
+SUBMIT = """
+from types import SimpleNamespace
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+
+class Resources(dict):
+    __getattr__ = dict.get
+
+resources = Resources(nodes=24, tasks=24, tasks_per_gpu=0, gres="gpu:a100:4", runtime=60, mem_mb=240000)
+job = SimpleNamespace(resources=resources, threads=32)
+names = ("run_uuid", "slurm_logfile", "comment_str", "account", "partition", "workdir")
+print(get_submit_command(job, dict.fromkeys(names, "x")))
+"""
+
+
+def test_training_on_several_nodes_with_gpus_is_one_task_a_node():
+    """With what rule train_sft asks for; the executor would write as many tasks for each GPU as there are nodes."""
+    python = ROOT / ".venvs" / "workflow" / "bin" / "python"
+    done = subprocess.run([python, "-c", SUBMIT], capture_output=True, text=True, timeout=60)
+    assert "--nodes=24" in done.stdout and "--cpus-per-task=32" in done.stdout, done.stdout + done.stderr
+    assert "ntasks" not in done.stdout

@@ -10,8 +10,9 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from images.names import for_gpus, image_path
+from recipe import slurm
 from recipe.containers import let_in, let_secrets_in
-from recipe.executor import look_as_often_as_set, refuse_what_harms
+from recipe.executor import look_as_often_as_set, refuse_twice, refuse_what_harms
 from recipe.plan import (
     DATED_STAGES,
     artifact_path,
@@ -89,14 +90,32 @@ def let_in_by_profile():
         raise WorkflowError(str(error)) from None
 
 
-def check_start():
-    """Refuse, before the first job, what the executor gets wrong, a missing image, and a network that is not given."""
+def check_executor(jobs):
+    """Refuse what Slurm's executor gets wrong, and to do what jobs of an earlier run still do."""
+    from snakemake_executor_plugin_slurm.job_status_query import get_min_job_age
+
     try:
-        grouped = workflow.group_settings.overwrite_groups
-        refuse_what_harms(workflow.executor_settings, grouped)
+        refuse_what_harms(
+            workflow.executor_settings,
+            workflow.group_settings.overwrite_groups,
+            interval=workflow.remote_execution_settings.seconds_between_status_checks,
+            remembered=get_min_job_age(),
+        )
+        wanted = {
+            (job.rule.name.removesuffix("_shard"), job.wildcards.key)
+            for job in jobs
+            if "key" in job.wildcards.keys()
+        }
+        refuse_twice(slurm.queue([os.getuid()]), wanted, Path.cwd())
     except BadInput as error:
         raise WorkflowError(str(error)) from None
+
+
+def check_start():
+    """Refuse, before the first job, what the executor gets wrong, a missing image, and a network that is not given."""
     jobs = list(workflow.dag.needrun_jobs())
+    if hasattr(workflow.executor_settings, "array_jobs"):
+        check_executor(jobs)
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         images = {job.container_img_url for job in jobs if job.container_img_url}
         missing = sorted(Path(url).name for url in images if not Path(url).is_file())
@@ -106,6 +125,17 @@ def check_start():
                 f"images are not built: {', '.join(missing)}; build them: images build {names}"
             )
         if config.get("network") != "on":
+            keys = {job.wildcards.get("key") for job in jobs}
+            asking = sorted(
+                f"{step.name} ({step.outside})"
+                for key, step in STEPS.items()
+                if key in keys and step.outside
+            )
+            if asking:
+                raise WorkflowError(
+                    f"steps that need a network, which the profile's containers have not: {', '.join(asking)}; "
+                    "in the site file write `network=on` into config, and apptainer-args without `--net --network none`"
+                )
             fetches = sorted(
                 file
                 for job in jobs
@@ -254,14 +284,36 @@ def flags(wildcards):
     return STEPS[wildcards.key].flags
 
 
-def threads_of(wildcards):
-    """The threads that the step's training sums with: what the recipe says, else the tools' default."""
-    return STEPS[wildcards.key].parameters.get("threads", 2)
-
-
 def nodes_of(wildcards):
     """The nodes that the step's training runs on."""
     return STEPS[wildcards.key].parameters.get("nodes", 1)
+
+
+def gpus_of(wildcards):
+    """The GPUs of each node that the step's job gets: none where the images are for CPUs, or others did its work."""
+    merges = "shard" not in wildcards.keys() and shards_of(wildcards) > 1
+    return STEPS[wildcards.key].gpus if config.get("cuda") == "on" and not merges else 0
+
+
+def gres(wildcards):
+    """The GPUs in Slurm's words, where the profile says what the cluster calls them (`gpus=gpu`, `gpus=gpu:a100`)."""
+    count = gpus_of(wildcards)
+    return f"{config['gpus']}:{count}" if count and "gpus" in config else ""
+
+
+def memory(least):
+    """Return a resource function: so many MB on CPUs, 60 GB for each GPU."""
+    return lambda wildcards: 60000 * gpus_of(wildcards) or least
+
+
+def cores(least):
+    """Return a function for threads: so many on CPUs, eight for each GPU, which its sandboxes share."""
+    return lambda wildcards: 8 * gpus_of(wildcards) or least
+
+
+def threads_of(wildcards):
+    """The threads that the step's training sums with, by the recipe or the tools' default; for a GPU what feeds it."""
+    return cores(STEPS[wildcards.key].parameters.get("threads", 2))(wildcards)
 
 
 def shell_of(wildcards):

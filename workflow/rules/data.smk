@@ -200,9 +200,10 @@ for stage, minutes in ASKS.items():
             f"results/benchmarks/{stage}/{{key}}.tsv"
         container:
             image("data")
-        threads: 2
+        threads: cores(2)
         resources:
-            mem_mb=4000,
+            mem_mb=memory(4000),
+            gres=gres,
             runtime=minutes,
         params:
             tool=stage,

@@ -13,9 +13,10 @@ rule rollout_shard:
         shard="[1-9][0-9]*",
     container:
         image("harness")
-    threads: 2
+    threads: cores(2)
     resources:
-        mem_mb=6000,
+        mem_mb=memory(6000),
+        gres=gres,
         runtime=1440,
     params:
         tasks=artifacts("tasks"),
@@ -48,9 +49,10 @@ rule rollout:
         "results/benchmarks/rollout/{key}.tsv"
     container:
         image("harness")
-    threads: 2
+    threads: cores(2)
     resources:
-        mem_mb=6000,
+        mem_mb=memory(6000),
+        gres=gres,
         runtime=1440,
     params:
         tasks=artifacts("tasks"),

@@ -45,10 +45,13 @@ rule train_sft:
         image("sft")
     threads: threads_of
     resources:
-        mem_mb=6000,
+        mem_mb=memory(6000),
+        gres=gres,
         runtime=1440,
         nodes=nodes_of,
         tasks=nodes_of,
+        # With a GPU the executor would ask for as many tasks on each of them.
+        tasks_per_gpu=0,
         # On several nodes the line is run once on each, and each adds to the log.
         shell_exec=shell_of,
     params:
@@ -79,7 +82,8 @@ rule train_rl:
         image("rl")
     threads: threads_of
     resources:
-        mem_mb=6000,
+        mem_mb=memory(6000),
+        gres=gres,
         runtime=1440,
     params:
         model=artifacts("model"),

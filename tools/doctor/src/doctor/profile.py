@@ -52,6 +52,10 @@ class Target:
         return [f"{flag}={value}" for flag, value in flags.items() if value] + extra
 
 
+# Rules whose jobs get GPUs, by workflow/rules.
+GPU_RULES = frozenset({"rollout", "rollout_shard", "evaluate", "evaluate_shard", "train_sft", "train_rl"})
+
+
 @dataclass(frozen=True)
 class Profile:
     """The keys of a generic profile and a site's that matter here.
@@ -73,6 +77,9 @@ class Profile:
     def target(self, rule: str = "") -> Target:
         """Return where a rule's jobs go; without a rule, where those go that the profile says nothing of."""
         said = {**self.defaults, **self.by_rule.get(rule, {})}
+        if rule in GPU_RULES and self.config.get("cuda") == "on" and self.config.get("gpus"):
+            # As the rules do, which ask for as many as the step's recipe says.
+            said.setdefault("gres", f"{self.config['gpus']}:1")
         return Target(
             account=said.get("slurm_account", ""),
             partition=said.get("slurm_partition", ""),

@@ -25,7 +25,9 @@ def let_in(environment: MutableMapping[str, str], names: Iterable[str], folders:
     for folder in folders:
         if not Path(folder).is_dir():
             raise BadInput(f"{folder}: no such folder; see `scratch` in the profile")
-    binds = [environment["APPTAINER_BIND"]] if environment.get("APPTAINER_BIND") else []
+    # A job inherits what was bound where it was submitted, and Apptainer starts nothing when one of those is not there.
+    inherited = environment.get("APPTAINER_BIND", "").split(",")
+    binds = [bind for bind in inherited if bind and Path(bind.partition(":")[0]).exists()]
     for name in names:
         value = environment.get(name)
         if value:
@@ -35,6 +37,8 @@ def let_in(environment: MutableMapping[str, str], names: Iterable[str], folders:
     binds += folders
     if binds:
         environment["APPTAINER_BIND"] = ",".join(dict.fromkeys(binds))
+    else:
+        environment.pop("APPTAINER_BIND", None)
 
 
 def let_secrets_in(environment: MutableMapping[str, str], path: Path) -> None:

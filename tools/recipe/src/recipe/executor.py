@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
+from recipe.slurm import RUNNING, WAITING, QueuedJob
 from recipe_core.errors import BadInput
 
 
-def refuse_what_harms(settings: Any, grouped: Collection[str]) -> None:
+def refuse_what_harms(settings: Any, grouped: Collection[str], *, interval: int, remembered: int | None) -> None:
     """Refuse settings of the Slurm executor with which a build waits for ever, or jobs do each other's work.
 
     Args:
-        settings: Snakemake's settings of the executor; those of another one are passed over.
+        settings: Snakemake's settings of the executor.
         grouped: names of rules whose jobs Snakemake is to put together.
+        interval: seconds between two looks at the jobs.
+        remembered: seconds for which squeue shows a job after its end (MinJobAge); None where Slurm does not say.
 
     Raises:
         BadInput: one of them is set.
     """
-    if not hasattr(settings, "array_jobs"):
-        return
     if settings.array_jobs:
         raise BadInput(
             "slurm-array-jobs: the executor runs the wrong jobs of an array and deletes what others made; remove it "
@@ -34,6 +36,39 @@ def refuse_what_harms(settings: Any, grouped: Collection[str]) -> None:
         raise BadInput(
             f"groups: {', '.join(sorted(grouped))}: the executor asks for the sum of a group's resources, which no "
             "node may have, and waits without end; remove it"
+        )
+    # Below this the executor asks sacct instead; and what ends between two looks must still be there at the second.
+    needed = max(3 * settings.init_seconds_before_status_checks, interval + 1)
+    if remembered is not None and remembered < needed:
+        raise BadInput(
+            f"squeue forgets a job {remembered} s after its end (MinJobAge), and the settings need {needed} s: lower "
+            "slurm-init-seconds-before-status-checks or seconds-between-status-checks in the site file"
+        )
+
+
+def refuse_twice(queue: Iterable[QueuedJob], wanted: Collection[tuple[str, str]], folder: Path) -> None:
+    """Refuse to build what jobs of an earlier run, which was killed, still work on: two would spoil each other's.
+
+    Args:
+        queue: the user's jobs.
+        wanted: the rule and the key of every job that is to be run.
+        folder: where Snakemake runs.
+
+    Raises:
+        BadInput: there are such jobs.
+    """
+    found = [
+        job
+        for job in queue
+        if (job.rule, job.key) in wanted
+        and job.state in WAITING | RUNNING
+        and Path(job.folder).resolve() == folder.resolve()
+    ]
+    if found:
+        jobs = ", ".join(f"{job.id} ({job.rule} {job.key})" for job in found)
+        raise BadInput(
+            f"jobs of an earlier run still work on what is to be built: {jobs}; wait until they have ended and start "
+            "again, or end them: recipe cancel <recipe>"
         )
 
 

@@ -52,6 +52,23 @@ class PlannedStep:
         return int(self.parameters.get("shards", 1))
 
     @property
+    def outside(self) -> str:
+        """What the step reaches over a network while it runs: an endpoint or a remote provider; empty for nothing."""
+        place = self.parameters.get("environment", "sandbox")
+        return str(self.parameters.get("endpoint") or (place if place != "sandbox" else ""))
+
+    @property
+    def gpus(self) -> int:
+        """The GPUs of each of its nodes that the step's tool uses on a machine with GPUs; 0 where it uses none."""
+        if self.stage == "train-sft":
+            return int(self.parameters.get("processes-per-node", 1))
+        if self.stage == "train-rl":
+            return int(self.parameters.get("gpus", 1))
+        # A tool that serves a model; one behind an API has GPUs of its own.
+        served = "model" in self.inputs
+        return int(self.parameters.get("tensor-parallel", 1)) * int(self.parameters.get("data-parallel", 1)) * served
+
+    @property
     def artifact(self) -> Path:
         """The artifact's folder, relative to the project."""
         return artifact_path(self.stage, self.key)

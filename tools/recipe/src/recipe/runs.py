@@ -30,6 +30,7 @@ _HOST = re.compile(r" {2}Host: (.*)")
 # What a shell says of its last command: a code, or 128 and the number of the signal that ended it.
 _CODE = re.compile(r"Command '(.*?)' (?:returned non-zero exit status (\d+)|died with <Signals\.\w+: (\d+)>)", re.S)
 _OUT = re.compile(r"--out\s+(\S+)")
+_SHARD = re.compile(r"--shard\s+([1-9][0-9]*)/")
 _RUN_ID = re.compile(r"SLURM run ID: (\S+)")
 
 
@@ -126,9 +127,11 @@ def parse_run(text: str, log: Path) -> Run:
             run.host = found[1]
     close()
     for command, code, number in _CODE.findall(text):
+        shard = _SHARD.search(command)
         for place in _OUT.findall(command):
-            if f"{place}/manifest.json" in run.attempts:
-                run.attempts[f"{place}/manifest.json"].code = int(code) if code else 128 + int(number)
+            made = f"{place}.shards/{shard[1]}.done" if shard else f"{place}/manifest.json"
+            if made in run.attempts:
+                run.attempts[made].code = int(code) if code else 128 + int(number)
     return run
 
 

@@ -522,9 +522,11 @@ class TrainRl(Trials):
 
     produces = "model"
     references = {"model": "model", "from_": "tasks"}
+    execution = frozenset({"gpus"})
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
     trainer: Literal["trl", "skyrl"] | None = None
+    gpus: Count | None = None
     verifier_timeout: Positive | None = None
     trial_retries: Annotated[int, Field(ge=0)] | None = None
     steps: Count | None = None
@@ -540,6 +542,12 @@ class TrainRl(Trials):
     clip_low: Positive | None = None
     clip_high: Positive | None = None
     threads: Count | None = None
+
+    @model_validator(mode="after")
+    def _gpus_are_skyrls(self) -> TrainRl:
+        if self.gpus is not None and self.trainer != "skyrl":
+            raise ValueError("`gpus` belongs to trainer skyrl")
+        return self
 
 
 class Evaluate(ModelTrials):

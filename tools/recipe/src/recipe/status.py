@@ -194,6 +194,9 @@ def rule(stage: str) -> str:
 def queued(jobs: Iterable[slurm.QueuedJob], step: PlannedStep) -> slurm.QueuedJob | None:
     """Return the newest of the jobs that build a step; of several that share it one that runs, if any does."""
     found = [job for job in jobs if (job.rule, job.key) == (rule(step.stage), step.key)]
+    if step.shards > 1:
+        # One of them that is done says nothing of the step.
+        found = [job for job in found if job.state != "COMPLETED"]
     return max(found, key=lambda job: (step.shards > 1 and job.state in slurm.RUNNING, _number(job.id)), default=None)
 
 

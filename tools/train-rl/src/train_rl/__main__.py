@@ -206,10 +206,11 @@ def _train_skyrl(job: Job, sampling: SamplingSettings, machines: Topology, tasks
 
 
 def _run_on_machines(words: Sequence[str], machines: Topology, work: Path) -> int:
-    if "SLURM_JOB_ID" not in os.environ:
-        if machines.nodes > 1:
-            raise BadInput(f"--nodes {machines.nodes} needs a Slurm allocation; start this with sbatch or salloc")
+    if machines.nodes == 1:
+        # SkyRL starts Ray on one machine itself, inside an image too, where none of Slurm's commands is.
         return subprocess.run(words).returncode
+    if "SLURM_JOB_ID" not in os.environ:
+        raise BadInput(f"--nodes {machines.nodes} needs a Slurm allocation; start this with sbatch or salloc")
     with RayCluster(
         dataclasses.replace(allocation(os.environ), gpus=machines.gpus), work, log=work / "ray.log"
     ) as cluster:

@@ -33,7 +33,7 @@ class Topology:
 
 
 def topology(nodes: int | None, gpus: int | None, environment: Mapping[str, str]) -> Topology:
-    """Return the nodes and GPUs to train on: as the flags say, else as Slurm's variables do, else one of each.
+    """Return the nodes and GPUs to train on: by the flags, else by Slurm's and CUDA's variables, else one of each.
 
     Args:
         nodes, gpus: the flags; None where they were not given. GPUs are a node's.
@@ -44,11 +44,13 @@ def topology(nodes: int | None, gpus: int | None, environment: Mapping[str, str]
     """
     count = environment.get("SLURM_JOB_NUM_NODES") or environment.get("SLURM_NNODES")
     has_nodes = int(count) if count else None
-    has_gpus = gpus_of(environment)
+    # Of Slurm's variables an image is given few.
+    visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    has_gpus = gpus_of(environment) or len(visible) or None
     if nodes is not None and has_nodes is not None and nodes != has_nodes:
         raise BadInput(f"--nodes {nodes}, but the Slurm allocation has {has_nodes}: ask sbatch for as many")
     if gpus is not None and has_gpus is not None and gpus > has_gpus:
-        raise BadInput(f"--gpus {gpus}, but the Slurm allocation has {has_gpus} a node: ask sbatch for as many")
+        raise BadInput(f"--gpus {gpus}, but a node has {has_gpus} here: ask Slurm for as many")
     return Topology(nodes or has_nodes or 1, gpus or has_gpus or 1)
 
 
