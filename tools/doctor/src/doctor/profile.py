@@ -123,7 +123,15 @@ def read_profile(generic: Path, site: Path | None, environment: Mapping[str, str
 
 
 def _lost(key: str, before: Any, after: Any) -> list[str]:
-    """Return the names that a list of NAME=VALUE has and the one that replaces it has not, each with the key."""
+    """Return what a key has and the one that replaces it has not, each with the key: names of NAME=VALUE, or words."""
+    if key == "apptainer-args":
+        # Without these an image sees the submitting shell's variables and the node's network.
+        kept_words = str(after).split()
+        return [
+            f"{key}: {word}"
+            for word in ("--cleanenv", "--net")
+            if word in str(before).split() and word not in kept_words
+        ]
     if key not in ("config", "default-resources"):
         return []
     names = [name for name, _ in _pairs(before, key)]
