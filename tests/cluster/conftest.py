@@ -100,7 +100,7 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Return the cluster; one that was down before is stopped at the end."""
+    """Return the cluster; one that was down before is stopped at the end, unless other workers of pytest use it too."""
     if os.geteuid() != 0:
         pytest.skip("a Slurm cluster is brought up as root")
     stopped = subprocess.run([SLURM, "status"], capture_output=True).returncode == STOPPED
@@ -114,7 +114,7 @@ def cluster() -> Iterator[Cluster]:
     yield session
     if session.jobs:
         session.as_user(["scancel", *session.jobs])
-    if stopped:
+    if stopped and "PYTEST_XDIST_WORKER" not in os.environ:
         subprocess.run([SLURM, "down"], check=True)
     shutil.rmtree(folder, ignore_errors=True)
 
