@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` runs the whole pipeline, `make test` the tests. Both set up what they need first.
 
-.PHONY: help setup setup-cluster demo build fetch test test-full test-cluster lint format docs lock bench-data bench-sandbox clean
+.PHONY: help setup setup-cluster demo build fetch test test-full test-cluster lint format docs lock bench-data bench-sandbox bench-slurm clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -71,6 +71,9 @@ bench-data: setup ## time the data tools on up to 1,200,000 rows (40 minutes); w
 
 bench-sandbox: setup ## trials a minute, start and stop of sandboxes beside Harbor's own; writes results/bench/sandbox.json
 	.venvs/harness/bin/python benchmarks/bench_sandbox.py
+
+bench-slurm: setup-cluster ## what 200 small units cost as Slurm jobs and as one, and a plan of 1,000 artifacts; SITE=a site file
+	.venvs/workflow/bin/python benchmarks/bench_slurm.py --site $(or $(SITE),workflow/profiles/generic)
 
 clean: ## remove what recipes built (not the stacks, nor what a teacher was asked)
 	find results -mindepth 1 -not -path 'results/requests*' -not -name README.md -delete

@@ -246,8 +246,12 @@ def test_no_secret_is_found_anywhere(built: Project):
     assert process.returncode == 0, built.log()[-3000:]
     assert "rollout" in known
     assert not shown
-    words = ["grep", "-rl", "--binary-files=text", secret, built.folder / "results", built.folder / ".snakemake"]
-    assert subprocess.run([*words, built.folder / "snakemake.log"], capture_output=True, text=True).stdout == ""
+    # What Slurm keeps of the job itself, its environment, is its own and the user's.
+    kept = ["results", ".snakemake", "snakemake.log", "images"]
+    words = ["grep", "-rl", "--binary-files=text", secret, *(built.folder / name for name in kept)]
+    assert subprocess.run([*words, "/var/log/recipes-cluster"], capture_output=True, text=True).stdout == ""
+    told = built.cluster.as_user(["scontrol", "show", "jobs", "--details"]).stdout
+    assert "rule_rollout" in told and secret not in told
 
 
 def test_a_cancelled_job_is_seen_at_once_and_run_again(built: Project):
