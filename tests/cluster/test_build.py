@@ -247,7 +247,7 @@ def test_no_secret_is_found_anywhere(built: Project):
     assert "rollout" in known
     assert not shown
     # What Slurm keeps of the job itself, its environment, is its own and the user's.
-    kept = ["results", ".snakemake", "snakemake.log", "images"]
+    kept = ["results", ".snakemake", "snakemake.log"]
     words = ["grep", "-rl", "--binary-files=text", secret, *(built.folder / name for name in kept)]
     assert subprocess.run([*words, "/var/log/recipes-cluster"], capture_output=True, text=True).stdout == ""
     told = built.cluster.as_user(["scontrol", "show", "jobs", "--details"]).stdout

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from recipe_core.errors import BadInput
-from train_rl.ray_cluster import container_words, gpus_of, head_port, ray_words
+from train_rl.on_nodes import entering
+from train_rl.ray_cluster import gpus_of, head_port, ray_words
 from train_rl.sampler import SamplingSettings
 from train_rl.trainers import Job
 from train_rl.trainers.skyrl.command import Topology, check_topology, command, overrides, topology, word
@@ -206,6 +207,10 @@ def test_ray_gets_no_secret_on_its_command_line_and_says_which_node_it_is():
     assert not any("password" in one or "token" in one for one in words)
 
 
-def test_inside_an_image_the_other_nodes_enter_it_too():
-    assert container_words({}) == []
-    assert container_words({"APPTAINER_CONTAINER": "/i/rl.sif"}) == ["apptainer", "exec", "--nv", "/i/rl.sif"]
+def test_ray_enters_the_image_that_the_rules_line_enters():
+    enter = "apptainer  exec --home '/w' --userns --cleanenv $(echo --nv) --bind '/x.sif' /i/rl-1.sif"
+    *shell, script, name = entering(f"  {enter} bash -c 'train-rl'")
+    assert (shell, name) == (["/bin/bash", "-c"], "enter")
+    assert script.endswith(f'exec env {enter} "$@"')
+    with pytest.raises(BadInput, match="enters no image"):
+        entering("train-rl --trainer skyrl")

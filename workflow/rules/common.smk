@@ -317,8 +317,9 @@ def threads_of(wildcards):
 
 
 def shell_of(wildcards):
-    """The shell that runs the step's line: on several nodes one that starts it on each of them."""
-    several = Path(workflow.basedir, "tools", "train-sft", "nodes", "bash")
+    """The shell that runs the step's line: on several nodes one that brings up what the tool needs on each of them."""
+    tool = STEPS[wildcards.key].stage
+    several = Path(workflow.basedir, "tools", tool, "nodes", "bash")
     return str(several) if nodes_of(wildcards) > 1 else shutil.which("bash")
 
 

@@ -85,6 +85,11 @@ rule train_rl:
         mem_mb=memory(6000),
         gres=gres,
         runtime=1440,
+        nodes=nodes_of,
+        tasks=nodes_of,
+        tasks_per_gpu=0,
+        # On several nodes Ray is brought up on all of them, and the line is run on the first.
+        shell_exec=shell_of,
     params:
         model=artifacts("model"),
         tasks=artifacts("tasks"),

@@ -522,10 +522,11 @@ class TrainRl(Trials):
 
     produces = "model"
     references = {"model": "model", "from_": "tasks"}
-    execution = frozenset({"gpus"})
+    execution = frozenset({"gpus", "nodes"})
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
     trainer: Literal["trl", "skyrl"] | None = None
+    nodes: Count | None = None
     gpus: Count | None = None
     verifier_timeout: Positive | None = None
     trial_retries: Annotated[int, Field(ge=0)] | None = None
@@ -544,9 +545,10 @@ class TrainRl(Trials):
     threads: Count | None = None
 
     @model_validator(mode="after")
-    def _gpus_are_skyrls(self) -> TrainRl:
-        if self.gpus is not None and self.trainer != "skyrl":
-            raise ValueError("`gpus` belongs to trainer skyrl")
+    def _machines_are_skyrls(self) -> TrainRl:
+        for name in ("nodes", "gpus"):
+            if getattr(self, name) is not None and self.trainer != "skyrl":
+                raise ValueError(f"`{name}` belongs to trainer skyrl")
         return self
 
 

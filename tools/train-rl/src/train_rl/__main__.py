@@ -206,8 +206,8 @@ def _train_skyrl(job: Job, sampling: SamplingSettings, machines: Topology, tasks
 
 
 def _run_on_machines(words: Sequence[str], machines: Topology, work: Path) -> int:
-    if machines.nodes == 1:
-        # SkyRL starts Ray on one machine itself, inside an image too, where none of Slurm's commands is.
+    if machines.nodes == 1 or "RAY_ADDRESS" in os.environ:
+        # SkyRL starts Ray on one machine itself; on several on_nodes.py has, outside the image.
         return subprocess.run(words).returncode
     if "SLURM_JOB_ID" not in os.environ:
         raise BadInput(f"--nodes {machines.nodes} needs a Slurm allocation; start this with sbatch or salloc")

@@ -108,7 +108,7 @@ def allocation(environment: Mapping[str, str]) -> Allocation:
     try:
         done = subprocess.run(["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True)
     except FileNotFoundError:
-        raise BadInput("scontrol: not found on PATH; inside an image, bind Slurm's commands into it") from None
+        raise BadInput("scontrol: not found on PATH; it says what the nodes are called") from None
     nodes = tuple(done.stdout.split())
     if done.returncode or not nodes:
         raise BadInput(f"scontrol show hostnames {nodelist}: {done.stderr.strip() or 'named no node'}")
@@ -137,12 +137,6 @@ def address_of(node: str) -> str:
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])
-
-
-def container_words(environment: Mapping[str, str]) -> list[str]:
-    """Return the words that enter this process's own image on another node; none outside of one."""
-    image = environment.get("APPTAINER_CONTAINER")
-    return ["apptainer", "exec", "--nv", image] if image else []
 
 
 def srun_words(node: str) -> list[str]:
@@ -180,6 +174,7 @@ class RayCluster:
         cpus: CPUs a node that Ray may hand out; by default those it finds.
         ray: the command `ray`, the same path on every node.
         timeout: seconds until every node has to have joined.
+        enter: words that enter an image, before those of Ray and of what waits for it; `ray` is then a path in there.
 
     Attributes:
         address: for RAY_ADDRESS.
@@ -195,8 +190,10 @@ class RayCluster:
         cpus: int | None = None,
         ray: str | None = None,
         timeout: float = 300.0,
+        enter: Sequence[str] = (),
     ) -> None:
         self._allocation = allocation
+        self._enter = enter
         self._shared = shared
         self._local = local
         self._log = log or Path(os.devnull)
@@ -212,8 +209,8 @@ class RayCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables of programs that use the cluster, besides this process's."""
-        return {**self._ray_environment, "RAY_ADDRESS": self.address}
+        """The variables of programs that use the cluster, besides this process's, in an image too."""
+        return _let_in({**self._ray_environment, "RAY_ADDRESS": self.address})
 
     def __enter__(self) -> RayCluster:
         try:
@@ -280,23 +277,24 @@ class RayCluster:
             cpus=self._cpus,
             gpus=self._allocation.gpus,
         )
-        words = [*srun_words(node), *container_words(os.environ), "sh", "-c", _ON_NODE, "ray-node", str(folder)]
+        words = [*srun_words(node), *self._enter, "sh", "-c", _ON_NODE, "ray-node", str(folder)]
         try:
             self._steps[node] = subprocess.Popen(
                 [*words, *started],
-                env={**os.environ, **self._ray_environment},
+                env={**os.environ, **_let_in(self._ray_environment)},
                 stdin=subprocess.PIPE,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         except FileNotFoundError:
-            raise BadInput("srun: not found on PATH; inside an image, bind Slurm's commands into it") from None
+            raise BadInput("srun: not found on PATH; it starts Ray on the nodes") from None
 
     def _wait(self, nodes: Sequence[str]) -> None:
         python = Path(self._ray).with_name("python")
         words = [
-            str(python) if python.is_file() else sys.executable,
+            *self._enter,
+            str(python) if self._enter or python.is_file() else sys.executable,
             "-c",
             _WAIT,
             str(self._timeout),
@@ -356,6 +354,11 @@ class RayCluster:
                     step.wait(_SECONDS_TO_STOP)
                 _end_group(step)
         self._stack.close()
+
+
+def _let_in(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables, each with the twin by which Apptainer lets it into an image."""
+    return {**variables, **{f"APPTAINERENV_{name}": value for name, value in variables.items()}}
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -1,0 +1,84 @@
+"""Run a rule's line, which enters an image, with Ray on every node of the Slurm job, started in the same image.
+
+    python -m train_rl.on_nodes "apptainer exec ... IMAGE bash -c 'train-rl --trainer skyrl --nodes 2 ...'"
+
+It runs outside the image, on the job's first node, where srun and scontrol are (tools/train-rl/nodes/bash starts it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from recipe_core.cli import Parser, entry, positive
+from recipe_core.errors import BadInput
+from train_rl.ray_cluster import RayCluster, allocation
+
+# Instances that train together need each other's network, which the profile takes from images.
+_NO_NETWORK = " --net --network none"
+_ENTERED = re.compile(r"(.*?\s(?:apptainer|singularity)\s.*?\bexec\s.*?\.sif)\s+bash\s+-c\s", re.DOTALL)
+# Each node lets in the GPUs that it has itself.
+_GPUS = '[ -z "${CUDA_VISIBLE_DEVICES:-}" ] || export APPTAINERENV_CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"'
+
+
+def entering(line: str) -> list[str]:
+    """Return the words that enter the image that a line enters, with the shell's expansions made on each node.
+
+    Args:
+        line: `apptainer exec <words> IMAGE bash -c '<command>'`, as Snakemake writes it.
+
+    Raises:
+        BadInput: the line enters no image.
+    """
+    found = _ENTERED.match(f" {line}")
+    if not found:
+        raise BadInput("the line enters no image (apptainer exec ... IMAGE.sif bash -c ...); several nodes need one")
+    return ["/bin/bash", "-c", f'{_GPUS}; exec env {found[1].strip()} "$@"', "enter"]
+
+
+def ray_in(enter: Sequence[str]) -> str:
+    """Return where the image has the command `ray`.
+
+    Raises:
+        BadInput: it has none.
+    """
+    script = "ls -d /opt/agent-recipes/.venvs/*/bin/ray 2>/dev/null || command -v ray"
+    done = subprocess.run([*enter, "bash", "-c", script], capture_output=True, text=True)
+    paths = done.stdout.split()
+    if not paths:
+        raise BadInput(f"the image has no Ray: {done.stderr.strip() or 'build it with images build --cuda rl'}")
+    return paths[0]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = Parser(prog="on_nodes", description=__doc__)
+    parser.add_argument("--cpus", type=positive, help="CPUs a node for Ray's tasks (default: those Ray finds)")
+    parser.add_argument("line", help="what to run on the first node")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Bring Ray up, run the line and exit with its code."""
+    line = args.line.replace(_NO_NETWORK, "", 1)
+    enter = entering(line)
+    nodes = allocation(os.environ)
+    if asked := re.search(r"--gpus[ =](\d+)", line):
+        nodes = dataclasses.replace(nodes, gpus=int(asked[1]))
+    log = Path(f"ray-{nodes.job_id}.log").absolute()
+    with RayCluster(nodes, log.parent, cpus=args.cpus, ray=ray_in(enter), enter=enter, log=log) as cluster:
+        code = cluster.run(["/bin/bash", "-c", f"{_GPUS}; {line}"])
+    log.unlink(missing_ok=True)
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+main = entry(build_parser, run)
+
+if __name__ == "__main__":
+    main()
