@@ -292,6 +292,28 @@ def test_jobs_that_share_a_step_tell_of_it_until_the_one_that_writes_its_artifac
     ]
 
 
+def test_of_jobs_that_share_a_step_one_that_is_done_says_nothing_of_it():
+    step = PlannedStep("rollout/all", "rollout", "1c63e51667bf", {"shards": 2}, 1, "2026-01-01")
+
+    def job(number: str, state: str) -> slurm.QueuedJob:
+        return slurm.QueuedJob(number, state, "", "n1", 5, "run", "rollout", step.key, "/w")
+
+    done, runs_, waits = job("7", "COMPLETED"), job("8", "RUNNING"), job("9", "PENDING")
+    assert status.queued([done, runs_, waits], step) == runs_
+    assert status.queued([done, waits], step) == waits
+    assert status.queued([done], step) is None
+    alone = PlannedStep("rollout/all", "rollout", "1c63e51667bf", {}, 1, "2026-01-01")
+    assert status.queued([done], alone) == done
+
+
+def test_the_exit_code_of_a_job_that_shares_a_step_is_its_own():
+    text = LOCAL.replace("score --tasks", "rollout pull --shard 2/3 --tasks").replace(
+        "results/score/2bcf1a880bc8/manifest.json", "results/score/2bcf1a880bc8.shards/2.done"
+    )
+    run = runs.parse_run(text, Path("a.snakemake.log"))
+    assert run.attempts["results/score/2bcf1a880bc8.shards/2.done"].code == 2
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
