@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from recipe_core.errors import BadInput
-from train_sft.__main__ import _reason, build_parser
+from train_sft.__main__ import _reason, _sees_cuda, build_parser
 from train_sft.config import distributed, hyperparameters, run_settings, topology
 from train_sft.launch import Place, find_place, first_host, kept_environment, words
 from train_sft.marks import STOPPED, WHOLE, drop_torn, stopped_at
@@ -199,3 +201,15 @@ def test_a_checkpoint_counts_when_all_processes_have_written(tmp_path: Path):
 )
 def test_the_reason_is_the_exception_not_torchruns_report_of_it(lines: list[str], reason: str):
     assert _reason(lines) == reason
+
+
+@pytest.mark.parametrize("cuda", ["13.0", None])
+def test_a_pytorch_for_gpus_does_not_train_on_the_cpu_unasked(monkeypatch, cuda: str | None):
+    pytorch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False), version=SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "torch", pytorch)
+    if cuda:
+        with pytest.raises(BadInput, match="built for GPUs and none is seen here"):
+            _sees_cuda(arguments())
+    else:
+        assert _sees_cuda(arguments()) is False
+    assert _sees_cuda(arguments("--device", "cpu")) is False

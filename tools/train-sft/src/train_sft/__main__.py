@@ -217,7 +217,7 @@ def _sees_cuda(args: argparse.Namespace) -> bool:
     """Tell whether to train on GPUs.
 
     Raises:
-        BadInput: `--device cuda` without any, or fewer GPUs than processes.
+        BadInput: `--device cuda` without any, a PyTorch for GPUs without any, or fewer GPUs than processes.
     """
     if args.device == "cpu" or (args.dry_run and args.device == "cuda"):
         return bool(args.device == "cuda")
@@ -226,6 +226,9 @@ def _sees_cuda(args: argparse.Namespace) -> bool:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if args.device == "cuda" and not count:
         raise BadInput("--device cuda: no GPU with CUDA is seen here; leave the flag out to train on the CPU")
+    if torch.version.cuda and not count and not args.dry_run and args.device == "auto":
+        # A job that was given none would spend days on what takes minutes.
+        raise BadInput("this PyTorch is built for GPUs and none is seen here; ask for one, or say --device cpu")
     if 0 < count < args.processes_per_node:
         raise BadInput(f"--processes-per-node {args.processes_per_node}: {count} GPUs are seen here; ask for as many")
     return count > 0
