@@ -79,7 +79,7 @@ def test_a_function_runs_on_every_node_and_nothing_is_left(cluster, ray_python: 
 
 
 def test_a_rules_line_runs_on_the_first_node_in_its_image_and_ray_in_the_same_on_all(cluster, ray_python: Path):
-    """As Snakemake runs it: through the shell of the rule, with the network off and no variable let in but by name."""
+    """As Snakemake runs it: by the rule's shell in a step of one task, without most of Slurm's variables."""
     tree, venv = cluster.folder / "tree", ray_python.parent.parent
     for place in ("core/src", "train-rl/src", "train-rl/nodes"):
         shutil.copytree(ROOT / "tools" / place, tree / "tools" / place)

@@ -146,3 +146,20 @@ def test_apptainers_words_are_the_jobs_shells():
     found = parse({"apptainer-args": words, "apptainer-prefix": "$SCRATCH/i"}, ENVIRONMENT)
     assert found.settings["apptainer-args"] == words and found.undefined == ()
     assert found.settings["apptainer-prefix"] == "/scratch/ann/i"
+
+
+def test_words_for_apptainer_that_a_site_file_loses_are_named(tmp_path: Path):
+    args = "--userns --cleanenv --net --network none ${OMP_NUM_THREADS:+--env A=$OMP_NUM_THREADS} $(echo --nv)"
+    generic, site = tmp_path / "generic.yaml", tmp_path / "site.yaml"
+    generic.write_text(f"apptainer-args: '{args}'\n")
+    site.write_text("apptainer-args: --userns\n")
+    lost = [f"apptainer-args: {words}" for words in ("--cleanenv", "--network none", "--nv", "OMP_NUM_THREADS")]
+    assert read_profile(generic, site, {}).lost == tuple(lost)
+    site.write_text("apptainer-args: --userns\nconfig: [network=on]\n")
+    assert f"apptainer-args: {'--network none'}" not in read_profile(generic, site, {}).lost
+
+
+def test_rules_with_gpus_ask_for_one_as_the_rules_do():
+    profile = parse({"config": ["cuda=on", "gpus=gpu:a100"], "set-resources": {"answers": {"gres": "gpu:h100:2"}}}, {})
+    assert [profile.target(rule).gres for rule in ("rollout", "answers", "mix")] == ["gpu:a100:1", "gpu:h100:2", ""]
+    assert parse({"config": ["gpus=gpu"]}, {}).target("rollout").gres == ""

@@ -30,9 +30,14 @@ def test_what_harms_is_refused_in_a_line_that_names_it(changes, grouped, interva
     assert str(raised.value).startswith(said) and "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("remembered", [60, None])
-def test_all_else_is_taken(remembered):
-    refuse_what_harms(SimpleNamespace(**GOOD), [], interval=59, remembered=remembered)
+@pytest.mark.parametrize(("remembered", "said"), [(None, "gives no MinJobAge"), (0, "squeue forgets a job 0 s after")])
+def test_a_squeue_that_cannot_be_relied_on_is_refused(remembered, said: str):
+    with pytest.raises(BadInput, match=said):
+        refuse_what_harms(SimpleNamespace(**GOOD), [], interval=10, remembered=remembered)
+
+
+def test_all_else_is_taken():
+    refuse_what_harms(SimpleNamespace(**GOOD), [], interval=59, remembered=60)
 
 
 def job(state: str = "RUNNING", rule: str = "train_sft", folder: str = "/w") -> QueuedJob:

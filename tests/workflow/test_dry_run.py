@@ -135,17 +135,17 @@ stages:
   answers: {q: {from: source-tasks/a, model: train-sft/s, data-parallel: 3}}
 """)
 
-    def asked(*config: str) -> Counter[tuple[str, str]]:
+    def planned(*config: str) -> list[str]:
         done = dry_run(tool, "--config", f"recipes={recipe}", *config, "--cores", "64", "--", "gpus")
         assert done.returncode == 0, done.stderr
-        blocks = re.split(r"^rule ", done.stdout, flags=re.MULTILINE)[1:]
-        found = [
-            (block.partition(":")[0], re.search(r"^ +resources: .*gres=([\w:]*)", block, re.M)) for block in blocks
-        ]
+        return re.split(r"^rule ", done.stdout, flags=re.MULTILINE)[1:]
+
+    def asked(blocks: list[str]) -> Counter[tuple[str, str]]:
+        found = [(block.partition(":")[0], re.search(r" gres=([\w:]*)", block)) for block in blocks]
         return Counter((rule, gres[1]) for rule, gres in found if gres)
 
-    with_gpus = asked("cuda=on", "gpus=gpu:a100")
-    assert with_gpus == Counter(
+    with_gpus = planned("cuda=on", "gpus=gpu:a100")
+    assert asked(with_gpus) == Counter(
         {
             ("rollout", ""): 1,
             ("train_sft", "gpu:a100:4"): 1,
@@ -155,7 +155,11 @@ stages:
             ("answers", "gpu:a100:3"): 1,
         }
     )
-    assert {gres for _, gres in asked("cuda=off")} == {""}
+    assert {gres for _, gres in asked(planned("cuda=off"))} == {""}
+    [training] = [block for block in with_gpus if block.startswith("train_sft")]
+    # With tasks alone the executor would ask for as many on each GPU (test_executor.py).
+    for words in ("threads: 32", "mem_mb=240000", "nodes=2", "tasks_per_gpu=0"):
+        assert words in training
 
 
 def test_a_broken_recipe_is_one_line_that_names_the_key(tmp_path: Path, tool):

@@ -312,8 +312,10 @@ def cores(least):
 
 
 def threads_of(wildcards):
-    """The threads that the step's training sums with, by the recipe or the tools' default; for a GPU what feeds it."""
-    return cores(STEPS[wildcards.key].parameters.get("threads", 2))(wildcards)
+    """The cores of a training step: its threads, by the recipe or the tools' default, and no fewer than its GPUs need."""
+    return max(
+        8 * gpus_of(wildcards), STEPS[wildcards.key].parameters.get("threads", 2)
+    )
 
 
 def shell_of(wildcards):

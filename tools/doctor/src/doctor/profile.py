@@ -52,8 +52,17 @@ class Target:
         return [f"{flag}={value}" for flag, value in flags.items() if value] + extra
 
 
+_NO_NETWORK = "--network none"
+# Without these an image sees the submitting shell's variables or the node's network, or not its GPUs or threads.
+_APPTAINER_WORDS = ("--cleanenv", _NO_NETWORK, "--nv", "OMP_NUM_THREADS")
 # Rules whose jobs get GPUs, by workflow/rules.
-GPU_RULES = frozenset({"rollout", "rollout_shard", "evaluate", "evaluate_shard", "train_sft", "train_rl"})
+GPU_RULES = frozenset(
+    {
+        *("rollout", "rollout_shard", "evaluate", "evaluate_shard", "train_sft", "train_rl"),
+        # Where a recipe gives them a model to serve.
+        *("score", "augment", "answers"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -119,19 +128,17 @@ def read_profile(generic: Path, site: Path | None, environment: Mapping[str, str
         lost = [entry for key in found.keys() & keys.keys() for entry in _lost(key, keys[key], found[key])]
         keys |= found
         files |= dict.fromkeys(found, file)
-    return replace(parse(keys, environment, files), lost=tuple(sorted(lost)))
+    profile = parse(keys, environment, files)
+    if profile.config.get("network") == "on":
+        # Then a network is what the site wants.
+        lost = [entry for entry in lost if entry != f"apptainer-args: {_NO_NETWORK}"]
+    return replace(profile, lost=tuple(sorted(lost)))
 
 
 def _lost(key: str, before: Any, after: Any) -> list[str]:
     """Return what a key has and the one that replaces it has not, each with the key: names of NAME=VALUE, or words."""
     if key == "apptainer-args":
-        # Without these an image sees the submitting shell's variables and the node's network.
-        kept_words = str(after).split()
-        return [
-            f"{key}: {word}"
-            for word in ("--cleanenv", "--net")
-            if word in str(before).split() and word not in kept_words
-        ]
+        return [f"{key}: {words}" for words in _APPTAINER_WORDS if words in str(before) and words not in str(after)]
     if key not in ("config", "default-resources"):
         return []
     names = [name for name, _ in _pairs(before, key)]

@@ -27,18 +27,26 @@ def let_in(environment: MutableMapping[str, str], names: Iterable[str], folders:
             raise BadInput(f"{folder}: no such folder; see `scratch` in the profile")
     # A job inherits what was bound where it was submitted, and Apptainer starts nothing when one of those is not there.
     inherited = environment.get("APPTAINER_BIND", "").split(",")
-    binds = [bind for bind in inherited if bind and Path(bind.partition(":")[0]).exists()]
+    binds = [bind for bind in inherited if bind and _is_here(bind.partition(":")[0])]
     for name in names:
         value = environment.get(name)
         if value:
             environment[f"APPTAINERENV_{name}"] = value
-            if Path(value).is_absolute() and Path(value).exists():
+            if Path(value).is_absolute() and _is_here(value):
                 binds.append(value)
     binds += folders
     if binds:
         environment["APPTAINER_BIND"] = ",".join(dict.fromkeys(binds))
     else:
         environment.pop("APPTAINER_BIND", None)
+
+
+def _is_here(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except PermissionError:
+        # Below a folder that this user may not look into, such as a home that this node does not have.
+        return False
 
 
 def let_secrets_in(environment: MutableMapping[str, str], path: Path) -> None:

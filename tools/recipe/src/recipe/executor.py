@@ -17,7 +17,7 @@ def refuse_what_harms(settings: Any, grouped: Collection[str], *, interval: int,
         settings: Snakemake's settings of the executor.
         grouped: names of rules whose jobs Snakemake is to put together.
         interval: seconds between two looks at the jobs.
-        remembered: seconds for which squeue shows a job after its end (MinJobAge); None where Slurm does not say.
+        remembered: seconds for which squeue shows a job after its end (MinJobAge); None where Slurm did not say.
 
     Raises:
         BadInput: one of them is set.
@@ -39,10 +39,13 @@ def refuse_what_harms(settings: Any, grouped: Collection[str], *, interval: int,
         )
     # Below this the executor asks sacct instead; and what ends between two looks must still be there at the second.
     needed = max(3 * settings.init_seconds_before_status_checks, interval + 1)
-    if remembered is not None and remembered < needed:
+    if remembered is None:
+        raise BadInput("scontrol show config gives no MinJobAge, without which the executor asks sacct: try again")
+    if remembered < needed:
         raise BadInput(
-            f"squeue forgets a job {remembered} s after its end (MinJobAge), and the settings need {needed} s: lower "
-            "slurm-init-seconds-before-status-checks or seconds-between-status-checks in the site file"
+            f"squeue forgets a job {remembered} s after its end (MinJobAge; 0 counts as such), and the settings need "
+            f"{needed} s: lower slurm-init-seconds-before-status-checks or seconds-between-status-checks in the site "
+            "file, or ask the site's administrators for a longer one"
         )
 
 

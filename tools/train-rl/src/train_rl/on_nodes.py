@@ -17,7 +17,7 @@ from pathlib import Path
 
 from recipe_core.cli import Parser, entry, positive
 from recipe_core.errors import BadInput
-from train_rl.ray_cluster import RayCluster, allocation
+from train_rl.ray_cluster import Allocation, RayCluster, allocation
 
 # Instances that train together need each other's network, which the profile takes from images.
 _NO_NETWORK = " --net --network none"
@@ -39,6 +39,24 @@ def entering(line: str) -> list[str]:
     if not found:
         raise BadInput("the line enters no image (apptainer exec ... IMAGE.sif bash -c ...); several nodes need one")
     return ["/bin/bash", "-c", f'{_GPUS}; exec env {found[1].strip()} "$@"', "enter"]
+
+
+def nodes_of_job(line: str) -> Allocation:
+    """Return the nodes of the job, all of them: the step that this runs in has the first alone.
+
+    Args:
+        line: says how many the tool counts on (`--nodes`), and how many GPUs on each (`--gpus`).
+
+    Raises:
+        BadInput: no job, or another number of nodes.
+    """
+    job = os.environ.get("SLURM_JOB_ID", "")
+    listed = subprocess.run(["squeue", "--noheader", f"--jobs={job}", "--format=%N"], capture_output=True, text=True)
+    nodes = allocation({"SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": listed.stdout.strip()})
+    asked = {name: re.search(rf"--{name}[ =](\d+)", line) for name in ("nodes", "gpus")}
+    if asked["nodes"] and int(asked["nodes"][1]) != len(nodes.nodes):
+        raise BadInput(f"--nodes {asked['nodes'][1]}: job {job} has {len(nodes.nodes)} ({', '.join(nodes.nodes)})")
+    return dataclasses.replace(nodes, gpus=int(asked["gpus"][1])) if asked["gpus"] else nodes
 
 
 def ray_in(enter: Sequence[str]) -> str:
@@ -67,9 +85,9 @@ def run(args: argparse.Namespace) -> None:
     """Bring Ray up, run the line and exit with its code."""
     line = args.line.replace(_NO_NETWORK, "", 1)
     enter = entering(line)
-    nodes = allocation(os.environ)
-    if asked := re.search(r"--gpus[ =](\d+)", line):
-        nodes = dataclasses.replace(nodes, gpus=int(asked[1]))
+    if "--network" in line.partition(".sif")[0]:
+        raise BadInput("several nodes need a network: write `--net --network none` into apptainer-args, in these words")
+    nodes = nodes_of_job(line)
     log = Path(f"ray-{nodes.job_id}.log").absolute()
     with RayCluster(nodes, log.parent, cpus=args.cpus, ray=ray_in(enter), enter=enter, log=log) as cluster:
         code = cluster.run(["/bin/bash", "-c", f"{_GPUS}; {line}"])
