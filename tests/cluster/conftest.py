@@ -17,6 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = Path(__file__).parent / "slurm"
 USER = "hpc"
+# What a job does not leave again; a lost node's and a preempted one's are requeued.
+ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY"})
 STOPPED, UNSUITABLE = 3, 2  # exit codes of `slurm status` and of `slurm up`
 
 
@@ -79,13 +81,15 @@ class Cluster:
         return (self.sacct(job) or ["PENDING"])[0].split()[0]
 
     def wait(self, job: str, states: str | Collection[str], timeout: float = 240) -> str:
-        """Return the job's state once it is one of these; fail the test after `timeout` seconds."""
+        """Return the job's state once it is one of these; fail the test after `timeout` seconds, or when it has ended."""
         wanted = {states} if isinstance(states, str) else set(states)
         end = time.monotonic() + timeout
         while (state := self.state(job)) not in wanted:
-            if time.monotonic() > end:
+            if state in ENDED or time.monotonic() > end:
                 detail = self.as_user(["scontrol", "show", "job", job]).stdout
-                pytest.fail(f"after {timeout:.0f} s job {job} is {state}, not {' or '.join(sorted(wanted))}\n{detail}")
+                output = self.folder / f"{job}.out"
+                said = output.read_text()[-3000:] if output.is_file() else ""
+                pytest.fail(f"job {job} is {state}, not {' or '.join(sorted(wanted))}\n{detail}\n{said}")
             time.sleep(0.3)
         return state
 

@@ -289,7 +289,7 @@ def test_a_killed_snakemake_leaves_jobs_that_the_next_one_uses(built: Project):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert built.run("snakemake --unlock").returncode == 0
-    beside = built.build("--until", "rollout")
+    beside = built.build_again("rollout")
     assert beside.returncode == 1
     assert re.search(rf"jobs of an earlier run still work on what is to be built: {job} \(rollout ", beside.stderr), (
         beside.stderr[-2000:]
