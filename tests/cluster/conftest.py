@@ -81,7 +81,7 @@ class Cluster:
         return (self.sacct(job) or ["PENDING"])[0].split()[0]
 
     def wait(self, job: str, states: str | Collection[str], timeout: float = 240) -> str:
-        """Return the job's state once it is one of these; fail the test after `timeout` seconds, or when it has ended."""
+        """Return the job's state once it is one of these; fail the test when it ends otherwise or after `timeout` s."""
         wanted = {states} if isinstance(states, str) else set(states)
         end = time.monotonic() + timeout
         while (state := self.state(job)) not in wanted:

@@ -37,7 +37,7 @@ print(json.dumps({name: ray.get(where.options(resources={name: 0.1}).remote()) f
 @pytest.fixture(scope="module")
 def ray_python(cluster, uv) -> Path:
     """Return a Python that the cluster's user can run, with the locked Ray and the launcher."""
-    home = cluster.folder / "ray"
+    home = cluster.folder / "launcher"  # Not `ray`: jobs run in the folder above, and would import it.
     home.mkdir()
     entries = re.split(r"\n(?=[a-z])", (ROOT / "envs" / "rl-cuda" / "requirements.lock").read_text())
     chosen = {name: entry for entry in entries for name in PACKAGES if entry.startswith(f"{name}==")}
