@@ -286,6 +286,10 @@ def test_a_killed_snakemake_leaves_jobs_that_the_next_one_uses(built: Project):
     before = built.digests("rollout/train")
     process = built.start_again("rollout")
     job = built.wait_for_job("rollout")
+    # Held, so that it does not end before the next run begins.
+    held = wait_for_process("rollout", timeout=60)
+    for pid in held:
+        os.kill(pid, signal.SIGSTOP)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert built.run("snakemake --unlock").returncode == 0
@@ -294,6 +298,8 @@ def test_a_killed_snakemake_leaves_jobs_that_the_next_one_uses(built: Project):
     assert re.search(rf"jobs of an earlier run still work on what is to be built: {job} \(rollout ", beside.stderr), (
         beside.stderr[-2000:]
     )
+    for pid in held:
+        os.kill(pid, signal.SIGCONT)
     built.cluster.wait(job, "COMPLETED")
     done = built.build("--until", "rollout")
     assert done.returncode == 0, done.stderr[-3000:]
