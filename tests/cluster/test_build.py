@@ -292,14 +292,16 @@ def test_a_killed_snakemake_leaves_jobs_that_the_next_one_uses(built: Project):
         os.kill(pid, signal.SIGSTOP)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert built.run("snakemake --unlock").returncode == 0
-    beside = built.build_again("rollout")
+    try:
+        assert built.run("snakemake --unlock").returncode == 0
+        beside = built.build_again("rollout")
+    finally:
+        for pid in held:
+            os.kill(pid, signal.SIGCONT)
     assert beside.returncode == 1
     assert re.search(rf"jobs of an earlier run still work on what is to be built: {job} \(rollout ", beside.stderr), (
         beside.stderr[-2000:]
     )
-    for pid in held:
-        os.kill(pid, signal.SIGCONT)
     built.cluster.wait(job, "COMPLETED")
     done = built.build("--until", "rollout")
     assert done.returncode == 0, done.stderr[-3000:]
