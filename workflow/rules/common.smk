@@ -332,12 +332,7 @@ def shards_of(wildcards):
 
 def shards(wildcards):
     """The marks of the jobs that share a step's work; none where one job does all of it."""
-    count = shards_of(wildcards)
-    return [
-        f"results/{STEPS[wildcards.key].stage}/{wildcards.key}.shards/{shard}.done"
-        for shard in range(1, count + 1)
-        if count > 1
-    ]
+    return STEPS[wildcards.key].marks
 
 
 def merge(wildcards):

@@ -52,6 +52,11 @@ class PlannedStep:
         return int(self.parameters.get("shards", 1))
 
     @property
+    def marks(self) -> list[str]:
+        """The files that say which of the jobs that share the step's work have done theirs; none where one job does."""
+        return [f"{self.artifact}.shards/{shard}.done" for shard in range(1, self.shards + 1) if self.shards > 1]
+
+    @property
     def outside(self) -> str:
         """What the step reaches over a network while it runs: an endpoint or a remote provider; empty for nothing."""
         place = self.parameters.get("environment", "sandbox")

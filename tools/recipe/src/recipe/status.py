@@ -182,8 +182,7 @@ class Trace:
 
 def outputs(step: PlannedStep) -> list[str]:
     """Return the files by which Snakemake knows a step's jobs: its manifest, then the marks of those that share it."""
-    marks = [f"{step.artifact}.shards/{shard}.done" for shard in range(1, step.shards + 1) if step.shards > 1]
-    return [f"{step.artifact}/manifest.json", *marks]
+    return [f"{step.artifact}/manifest.json", *step.marks]
 
 
 def rule(stage: str) -> str:

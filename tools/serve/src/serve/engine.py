@@ -162,7 +162,7 @@ def check_build(device: str, build: str) -> None:
     if build and device == CPU and not _for_cpus(build):
         raise BadInput(
             f"vLLM {build} is a build for GPUs, and no GPU is to be seen here; run this where there is one (on Slurm: "
-            "`gres` in the site file), or take the stack and images for CPUs"
+            "`gpus` in the site file), or take the stack and images for CPUs"
         )
     if device == CUDA and _for_cpus(build):
         raise BadInput(

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipe_core.cli import Parser, entry, positive
+from recipe_core.cli import Parser, entry
 from recipe_core.errors import BadInput
 from train_rl.ray_cluster import Allocation, RayCluster, allocation
 
@@ -76,7 +76,6 @@ def ray_in(enter: Sequence[str]) -> str:
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = Parser(prog="on_nodes", description=__doc__)
-    parser.add_argument("--cpus", type=positive, help="CPUs a node for Ray's tasks (default: those Ray finds)")
     parser.add_argument("line", help="what to run on the first node")
     return parser
 
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput("several nodes need a network: write `--net --network none` into apptainer-args, in these words")
     nodes = nodes_of_job(line)
     log = Path(f"ray-{nodes.job_id}.log").absolute()
-    with RayCluster(nodes, log.parent, cpus=args.cpus, ray=ray_in(enter), enter=enter, log=log) as cluster:
+    with RayCluster(nodes, log.parent, ray=ray_in(enter), enter=enter, log=log) as cluster:
         code = cluster.run(["/bin/bash", "-c", f"{_GPUS}; {line}"])
     log.unlink(missing_ok=True)
     if code:
