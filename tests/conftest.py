@@ -23,6 +23,11 @@ settings.load_profile("untimed")
 WORDS = ["amber", "brisk", "coral", "dusty", "eager", "frosty", "gentle", "humble"]
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their place: their content may hold the time, and all of xdist's workers must find one name."""
+    return argname if isinstance(val, bytes) else None
+
+
 def small_task(
     name: str, *, solution: str = "echo done > done.txt", check: str = "test -f done.txt"
 ) -> dict[str, TaskFile]:
