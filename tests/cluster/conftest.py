@@ -136,3 +136,18 @@ def uv() -> Callable[..., None]:
         subprocess.run([str(install.UV), *map(str, words)], env={**settings, **variables}, check=True)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def empty_image(cluster: Cluster) -> Path:
+    """An image of nothing but places, for tests that bind the machine's own system into it."""
+    root = cluster.folder / "root"
+    for name in ("usr", "etc", "tmp", "proc", "sys", "dev", "home", "var/tmp", "root"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    for name in ("passwd", "group"):
+        (root / "etc" / name).touch()
+    image = cluster.folder / "empty.sif"
+    subprocess.run(["apptainer", "--quiet", "build", image, root], check=True, capture_output=True)
+    return image

@@ -25,8 +25,10 @@ SMALL = ROOT / "tests" / "workflow" / "small.yaml"
 PROFILES = "--profile workflow/profiles/slurm --workflow-profile tests/cluster/site"
 # The site's settings of a rule are gone with one on the command line: the partition has to be said again.
 ON_GPU = "--set-resources rollout:slurm_partition=gpu"
-# On its node, so that no other test's job is lost with it.
-ALONE = f"{ON_GPU} \"rollout:slurm_extra='--exclusive'\""
+# Each on a node of its own, so that no other test's job is lost with it.
+ALONE = "--set-resources " + " ".join(
+    f"{rule}:slurm_partition=gpu \"{rule}:slurm_extra='--exclusive'\"" for rule in ("rollout", "rollout_shard")
+)
 BENCHMARK = "Write a function that returns the n-th prime number, counting from one.\n"
 
 
@@ -269,10 +271,33 @@ def test_a_cancelled_job_is_seen_at_once_and_run_again(built: Project):
     assert built.digests("rollout/train") == before
 
 
-def test_a_lost_node_loses_no_finished_trial(built: Project):
-    before = built.digests("rollout/train")
+@pytest.fixture
+def shared(built: Project) -> Iterator[Project]:
+    """The project with a rollout that two jobs share; how many do, its key does not say."""
+    recipe = built.folder / "workflow" / "recipes" / SMALL.name
+    text = recipe.read_text()
+    recipe.write_text(text.replace("teacher: reference", "teacher: reference, shards: 2"))
+    yield built
+    recipe.write_text(text)
+
+
+def test_two_jobs_share_a_rollout(shared: Project):
+    """Each takes trials until none is left; together they do each once, and make what one alone makes."""
+    before, key = shared.digests("rollout/train"), load_plan(SMALL)["rollout/train"].artifact.name
+    done = shared.build_again("rollout", ALONE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    logs = [(shared.folder / "results" / "logs" / "rollout" / f"{key}-{shard}.log").read_text() for shard in (1, 2)]
+    done_by = [int(number) for log in logs for number in re.findall(r"rollout pull: (\d+) trials done here", log)]
+    trials = open_artifact(shared.folder / "results" / "rollout" / key).manifest["rows_out"]
+    assert len(done_by) == 2 and sum(done_by) == trials, logs
+    assert shared.digests("rollout/train") == before
+
+
+def test_a_lost_node_loses_no_finished_trial(shared: Project):
+    """Of two jobs that share a rollout one is lost with its node: Slurm begins it again, the other goes on."""
+    built, before = shared, shared.digests("rollout/train")
     process = built.start_again("rollout", ALONE)
-    job = built.wait_for_job("rollout")
+    job = built.wait_for_job("rollout_shard")
     node = built.cluster.as_user(["squeue", "--noheader", "--format=%N", f"--jobs={job}"]).stdout.strip()
     built.cluster.kill_node(node)
     try:

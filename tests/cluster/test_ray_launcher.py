@@ -78,25 +78,17 @@ def test_a_function_runs_on_every_node_and_nothing_is_left(cluster, ray_python: 
     assert left_behind(cluster, job) == []
 
 
-def test_a_rules_line_runs_on_the_first_node_in_its_image_and_ray_in_the_same_on_all(cluster, ray_python: Path):
+def test_a_rules_line_runs_on_the_first_node_in_its_image_and_ray_in_the_same_on_all(
+    cluster, ray_python: Path, empty_image: Path
+):
     """As Snakemake runs it: by the rule's shell in a step of one task, without most of Slurm's variables."""
     tree, venv = cluster.folder / "tree", ray_python.parent.parent
     for place in ("core/src", "train-rl/src", "train-rl/nodes"):
         shutil.copytree(ROOT / "tools" / place, tree / "tools" / place)
     (tree / ".venvs").mkdir()
     (tree / ".venvs" / "workflow").symlink_to(venv)
-    # An image of nothing but places; the machine's own system and Ray are bound in.
-    root = tree / "root"
-    for name in ("usr", "etc", "tmp", "proc", "sys", "dev", "home", "var/tmp", "root"):
-        (root / name).mkdir(parents=True)
-    for name in ("bin", "lib", "lib64"):
-        (root / name).symlink_to(f"usr/{name}")
-    for name in ("passwd", "group"):
-        (root / "etc" / name).touch()
-    image = tree / "empty.sif"
-    subprocess.run(["apptainer", "--quiet", "build", image, root], check=True, capture_output=True)
     (tree / "visit.py").write_text(VISIT)
-    enter = f"apptainer exec --home {cluster.folder} --userns --cleanenv --net --network none {image}"
+    enter = f"apptainer exec --home {cluster.folder} --userns --cleanenv --net --network none {empty_image}"
     line = f"{enter} bash -c 'exec {ray_python} {tree}/visit.py --nodes 2'"
     places = (
         f"export APPTAINER_BIND=/usr,{cluster.folder} APPTAINERENV_PREPEND_PATH={venv}/bin PATH=/usr/local/bin:$PATH"

@@ -239,27 +239,22 @@ def grace() -> Iterator[str]:
     subprocess.run(["scontrol", "delete", f"PartitionName={name}"], check=True)
 
 
-def test_snakemake_starts_it_in_the_image_on_every_node_and_it_gives_way(
-    cluster, uv, whole: Path, words: str, grace: str
-):
+@pytest.fixture
+def folder(cluster, empty_image: Path, words: str) -> Path:
+    """A workflow of one rule, which trains on two nodes in the image."""
     folder = cluster.folder / "workflow"
     folder.mkdir()
     shutil.chown(folder, "hpc")
-    # An image of nothing but places; the machine's own system and the stack are bound in.
-    root = folder / "root"
-    for name in ("usr", "etc", "tmp", "proc", "sys", "dev", "home", "var/tmp", "root"):
-        (root / name).mkdir(parents=True)
-    for name in ("bin", "lib", "lib64"):
-        (root / name).symlink_to(f"usr/{name}")
-    image = folder / "empty.sif"
-    for name in ("passwd", "group"):
-        (root / "etc" / name).touch()
-    apptainer = ["apptainer", "--quiet", "build", image, root]
-    subprocess.run(apptainer, check=True, capture_output=True)
     shell = folder / "bash"
     shutil.copy(ROOT / "tools" / "train-sft" / "nodes" / "bash", shell)
     seldom = words.replace("--save-steps 4", "--save-steps 1000")
-    (folder / "Snakefile").write_text(SNAKEFILE.format(image=image, shell=shell, words=seldom))
+    (folder / "Snakefile").write_text(SNAKEFILE.format(image=empty_image, shell=shell, words=seldom))
+    return folder
+
+
+def test_snakemake_starts_it_in_the_image_on_every_node_and_it_gives_way(
+    cluster, uv, folder: Path, whole: Path, grace: str
+):
     python = stack(uv, "workflow", folder / "snakemake", {"core": "recipe_core"})
     call = [python, "-m", "snakemake", "--executor", "slurm", "--jobs", "2", "--latency-wait", "30"]
     call += ["--software-deployment-method", "apptainer", "--slurm-requeue"]

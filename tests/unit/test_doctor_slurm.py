@@ -181,6 +181,11 @@ def test_a_squeue_that_forgets_too_soon():
         "fail: squeue forgets a job 29 s after its end (MinJobAge); "
         "set `slurm-init-seconds-before-status-checks: 9` in the site file"
     ]
+    seldom = replace(PROFILE, settings={"seconds-between-status-checks": "60"})
+    assert bad(replace(GOOD, remembered_sec=60), seldom) == [
+        "fail: squeue forgets a job 60 s after its end (MinJobAge); set "
+        "`slurm-init-seconds-before-status-checks: 20`, `seconds-between-status-checks: 59` in the site file"
+    ]
     assert bad(replace(GOOD, remembered_sec=2), profile)[0].endswith("ask the site's administrators for a longer one")
 
 

@@ -13,6 +13,7 @@ from doctor.commands import OK, Answer, ask, find
 from doctor.findings import Finding, one_line
 from doctor.profile import Profile, Target
 from doctor.rules import gather as gather_rules
+from recipe.executor import must_remember
 from recipe_core.errors import nearest
 
 CHECK = "slurm"
@@ -264,11 +265,17 @@ def _requeue(facts: Facts, profile: Profile) -> Finding:
 
 
 def _remembered(facts: Facts, profile: Profile) -> list[Finding]:
-    """Whether the executor keeps asking squeue; else it asks sacct, and waits without end for cancelled jobs."""
-    interval = int(profile.settings.get("slurm-init-seconds-before-status-checks", "40"))
-    if facts.remembered_sec is None or facts.remembered_sec >= 3 * interval:
+    """Whether the executor sees how jobs end; a build would refuse to begin."""
+    first = int(profile.settings.get("slurm-init-seconds-before-status-checks", "40"))
+    interval = int(profile.settings.get("seconds-between-status-checks", "10"))
+    if facts.remembered_sec is None or facts.remembered_sec >= must_remember(first, interval):
         return []
-    mend = f"set `slurm-init-seconds-before-status-checks: {facts.remembered_sec // 3}` in the site file"
+    most = {
+        "slurm-init-seconds-before-status-checks": (first, facts.remembered_sec // 3),
+        "seconds-between-status-checks": (interval, facts.remembered_sec - 1),
+    }
+    lower = ", ".join(f"`{name}: {allowed}`" for name, (now, allowed) in most.items() if now > allowed)
+    mend = f"set {lower} in the site file"
     if facts.remembered_sec < 3:
         mend = "ask the site's administrators for a longer one"
     return [Finding("fail", CHECK, f"squeue forgets a job {facts.remembered_sec} s after its end (MinJobAge)", mend)]

@@ -10,6 +10,19 @@ from recipe.slurm import RUNNING, WAITING, QueuedJob
 from recipe_core.errors import BadInput
 
 
+def must_remember(first: int, interval: int) -> int:
+    """Return for how many seconds squeue has to show a job after its end.
+
+    Below three times the first look's delay the executor asks sacct instead, with which it waits without end for
+    cancelled jobs; and what ends between two looks must still be there at the second.
+
+    Args:
+        first: slurm-init-seconds-before-status-checks.
+        interval: seconds-between-status-checks.
+    """
+    return max(3 * first, interval + 1)
+
+
 def refuse_what_harms(settings: Any, grouped: Collection[str], *, interval: int, remembered: int | None) -> None:
     """Refuse settings of the Slurm executor with which a build waits for ever, or jobs do each other's work.
 
@@ -37,8 +50,7 @@ def refuse_what_harms(settings: Any, grouped: Collection[str], *, interval: int,
             f"groups: {', '.join(sorted(grouped))}: the executor asks for the sum of a group's resources, which no "
             "node may have, and waits without end; remove it"
         )
-    # Below this the executor asks sacct instead; and what ends between two looks must still be there at the second.
-    needed = max(3 * settings.init_seconds_before_status_checks, interval + 1)
+    needed = must_remember(settings.init_seconds_before_status_checks, interval)
     if remembered is None:
         raise BadInput("scontrol show config gives no MinJobAge, without which the executor asks sacct: try again")
     if remembered < needed:
