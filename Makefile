@@ -13,7 +13,7 @@ help: ## show this
 setup: ## install every pinned stack below .venvs/
 	$(PYTHON) envs/install.py
 
-setup-cluster: ## install what a log-in node needs: Snakemake and the tools beside it; the rest is in the images
+setup-cluster: ## install what a login node needs: Snakemake and the tools beside it; the rest is in the images
 	$(PYTHON) envs/install.py workflow
 
 fetch: setup-cluster ## download all that RECIPE needs, in the images, where there is a network

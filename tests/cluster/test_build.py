@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from images.names import image_path
 from recipe.plan import load_plan
-from recipe_core.artifact import open_artifact
+from recipe_core.artifact import Artifact, open_artifact
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
@@ -38,6 +39,7 @@ class Project:
     def __init__(self, cluster, folder: Path) -> None:
         self.cluster = cluster
         self.folder = folder
+        self.trials = 0  # of the rollout, once it is built
 
     def run(self, command: str, timeout: float = 1800, **env: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.folder}/.venvs/bin:/usr/local/bin:/usr/bin:/bin"
@@ -51,7 +53,7 @@ class Project:
         return self.build("--forcerun", stage, "--until", stage, *words)
 
     def start_again(self, stage: str, *words: str) -> subprocess.Popen[bytes]:
-        """Start the same in a session of its own, as a shell on a log-in node would."""
+        """Start the same in a session of its own, as a shell on a login node would."""
         return self.start("--forcerun", stage, "--until", stage, *words, "--", "small")
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
@@ -87,6 +89,28 @@ class Project:
         return {
             file: facts["sha256"] if isinstance(facts, dict) else facts for file, facts in manifest["files"].items()
         }
+
+    def rollout(self) -> Artifact:
+        """The rollout's artifact."""
+        return open_artifact(self.folder / load_plan(SMALL)["rollout/train"].artifact)
+
+    def stop_in_the_middle(self, timeout: float = 120) -> int:
+        """Halt the rollout that runs (SIGSTOP) when some of its trials are finished; return how many are."""
+        folder = self.folder / f"{load_plan(SMALL)['rollout/train'].artifact}.work" / "trials"
+        end = time.monotonic() + timeout
+        while len(list(folder.glob("[!.]*.json"))) < 2:
+            assert time.monotonic() < end, f"no two trials are finished after {timeout:.0f} s"
+            time.sleep(0.02)
+        halted = processes("rollout")
+        for pid in halted:
+            os.kill(pid, signal.SIGSTOP)
+        finished = len(list(folder.glob("[!.]*.json")))
+        assert halted and finished < self.trials, f"{finished} trials were finished before it could be halted"
+        return finished
+
+    def trials_kept(self) -> int:
+        """How many trials of the rollout the job that wrote it found finished."""
+        return self.trials - int(self.rollout().provenance()["trials_run_here"])
 
     def attempts(self, name: str) -> dict[str, tuple[int, int]]:
         """How many attempts of an evaluation are counted, and how many were lost to the machinery, by source."""
@@ -133,6 +157,7 @@ def built(project: Project) -> Project:
     """The project after the small recipe was built on the cluster."""
     done = project.build()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    project.trials = project.rollout().manifest["rows_out"]
     return project
 
 
@@ -256,10 +281,52 @@ def test_no_secret_is_found_anywhere(built: Project):
     assert "rule_rollout" in told and secret not in told
 
 
+def test_a_secret_of_the_builder_is_in_no_image(project: Project):
+    """An image is built where keys stand in the environment: neither it nor what is kept of its build has them."""
+    planted = "planted-9b2e4d"
+    images = ROOT / ".venvs" / "bin" / "images"
+    words = [images, "build", "--base", "local", "--again", "workflow"]
+    environment = {**os.environ, "HF_TOKEN": planted, "APPTAINER_DOCKER_PASSWORD": planted}
+    built = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-3000:]
+    image = ROOT / image_path(ROOT, "workflow")
+    folders = ["/opt", "/etc", "/root", "/tmp", "/var", "/.singularity.d"]
+    words = ["apptainer", "exec", "--fakeroot", "--cleanenv", "--no-home", image, "grep", "-rlsF", planted, *folders]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == ""
+    kept = [image.with_suffix(".files"), *(ROOT / "images" / "work").glob("*.log")]
+    assert [path for path in kept if planted in path.read_text(errors="replace")] == []
+
+
+def test_a_training_step_gets_its_nodes_and_gpus_by_its_rule(built: Project):
+    """A recipe with two nodes: the rule asks for both and a GPU on each, and training runs on them as one."""
+    recipe = built.folder / "workflow" / "recipes" / "nodes.yaml"
+    keys = "nodes: 2, processes-per-node: 1, batch-size: 8, micro-batch-size: 4"
+    stages = f"stages: {{train-sft: {{sft: {{{keys}}}}}}}"
+    recipe.write_text(f"recipe: nodes\nextends: small\ndescription: Trained on two nodes.\n{stages}\n")
+    # Here no GPU is behind Slurm's, so the image is the one for CPUs, under the name of the other.
+    image = built.folder / image_path(built.folder, "sft-cuda")
+    os.link(built.folder / image_path(built.folder, "sft"), image)
+    small = "--set-resources train_sft:slurm_partition=gpu train_sft:mem_mb=1900 --set-threads train_sft=2"
+    config = "--config cuda=on gpus=gpu sandbox=bubblewrap pass=CUDA_VISIBLE_DEVICES,SLURM_JOB_ID,SLURM_RESTART_COUNT"
+    target = load_plan(recipe)["train-sft/sft"].artifact
+    try:
+        done = built.run(f"snakemake {PROFILES} {small} {config} -- {target}/manifest.json")
+    finally:
+        recipe.unlink()
+        image.unlink()
+    log = (built.folder / "results" / "logs" / "train_sft" / f"{target.name}.log").read_text()
+    assert done.returncode == 0, done.stderr[-3000:] + log[-3000:]
+    (job,) = set(re.findall(r"SLURM jobid '?(\d+)", done.stdout + done.stderr))
+    (had,) = built.cluster.sacct(job, "AllocTRES")
+    assert {"node=2", "gres/gpu=2"} <= set(had.split(",")), had
+    assert open_artifact(built.folder / target).manifest["params"]["nodes"] == 2
+
+
 def test_a_cancelled_job_is_seen_at_once_and_run_again(built: Project):
     before = built.digests("rollout/train")
     process = built.start_again("rollout")
     job = built.wait_for_job("rollout")
+    finished = built.stop_in_the_middle()
     built.cluster.as_user(["scancel", job])
     cancelled = time.monotonic()
     again = None
@@ -268,42 +335,41 @@ def test_a_cancelled_job_is_seen_at_once_and_run_again(built: Project):
         assert time.monotonic() - cancelled < 120
     assert process.wait(600) == 0, built.log()[-3000:]
     assert built.cluster.state(job) == "CANCELLED"
+    assert built.trials_kept() >= finished
     assert built.digests("rollout/train") == before
 
 
-@pytest.fixture
-def shared(built: Project) -> Iterator[Project]:
-    """The project with a rollout that two jobs share; how many do, its key does not say."""
+def test_two_jobs_share_a_rollout(built: Project):
+    """Each takes trials until none is left; together they do each once, and make what one alone makes."""
+    before = built.digests("rollout/train")
     recipe = built.folder / "workflow" / "recipes" / SMALL.name
     text = recipe.read_text()
+    # How many jobs there are, the step's key does not say.
     recipe.write_text(text.replace("teacher: reference", "teacher: reference, shards: 2"))
-    yield built
-    recipe.write_text(text)
-
-
-def test_two_jobs_share_a_rollout(shared: Project):
-    """Each takes trials until none is left; together they do each once, and make what one alone makes."""
-    before, key = shared.digests("rollout/train"), load_plan(SMALL)["rollout/train"].artifact.name
-    done = shared.build_again("rollout", ALONE)
+    try:
+        done = built.build_again("rollout", ALONE)
+    finally:
+        recipe.write_text(text)
     assert done.returncode == 0, done.stderr[-3000:]
-    logs = [(shared.folder / "results" / "logs" / "rollout" / f"{key}-{shard}.log").read_text() for shard in (1, 2)]
-    done_by = [int(number) for log in logs for number in re.findall(r"rollout pull: (\d+) trials done here", log)]
-    trials = open_artifact(shared.folder / "results" / "rollout" / key).manifest["rows_out"]
-    assert len(done_by) == 2 and sum(done_by) == trials, logs
-    assert shared.digests("rollout/train") == before
+    out = built.rollout()
+    logs = [(built.folder / f"results/logs/rollout/{out.path.name}-{shard}.log").read_text() for shard in (1, 2)]
+    done_here = [int(number) for log in logs for number in re.findall(r"rollout pull: (\d+) trials done here", log)]
+    assert len(done_here) == 2 and sum(done_here) == built.trials, logs
+    assert built.digests("rollout/train") == before
 
 
-def test_a_lost_node_loses_no_finished_trial(shared: Project):
-    """Of two jobs that share a rollout one is lost with its node: Slurm begins it again, the other goes on."""
-    built, before = shared, shared.digests("rollout/train")
+def test_a_lost_node_loses_no_finished_trial(built: Project):
+    before = built.digests("rollout/train")
     process = built.start_again("rollout", ALONE)
-    job = built.wait_for_job("rollout_shard")
+    job = built.wait_for_job("rollout")
+    finished = built.stop_in_the_middle()
     node = built.cluster.as_user(["squeue", "--noheader", "--format=%N", f"--jobs={job}"]).stdout.strip()
     built.cluster.kill_node(node)
     try:
         assert process.wait(900) == 0, built.log()[-3000:]
     finally:
         built.cluster.revive_node(node)
+    assert built.trials_kept() >= finished
     assert built.digests("rollout/train") == before
 
 
@@ -372,10 +438,10 @@ def test_a_job_over_its_time_goes_on_in_the_next_one(built: Project):
     before = built.digests("rollout/train")
     process = built.start_again("rollout", ON_GPU, "rollout:runtime=1")
     job = built.wait_for_job("rollout")
-    for pid in wait_for_process("rollout", timeout=60):
-        os.kill(pid, signal.SIGSTOP)
+    finished = built.stop_in_the_middle()
     built.cluster.wait(job, "TIMEOUT", timeout=200)
     assert process.wait(600) == 0, built.log()[-3000:]
+    assert built.trials_kept() >= finished
     assert built.digests("rollout/train") == before
 
 
@@ -402,10 +468,12 @@ def test_a_preempted_job_is_requeued_and_goes_on(built: Project):
     process = built.start_again("rollout", *partition)
     job = built.wait_for_job("rollout")
     node = built.cluster.as_user(["squeue", "--noheader", "--format=%N", f"--jobs={job}"]).stdout.strip()
+    finished = built.stop_in_the_middle()
     other = built.cluster.sbatch("sleep 20", account="lab", partition="gpu", nodelist=node, exclusive=True, mem=500)
     assert process.wait(900) == 0, built.log()[-3000:]
     assert built.cluster.state(other) == "COMPLETED"
     assert "PREEMPTED" in built.cluster.sacct(job, runs=True)
+    assert built.trials_kept() >= finished
     assert built.digests("rollout/train") == before
 
 

@@ -91,6 +91,7 @@ def test_the_report_shows_each_hit_beside_its_prompt(words, tool, tmp_path):
     assert QUESTION in page
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("flags", "dropped"),
     [

@@ -113,7 +113,7 @@ def test_every_check_says_something_in_lines_of_one_form(profile, tmp_path: Path
     keys = tmp_path / "keys"
     keys.write_text("TOKEN=do-not-show\n")
     keys.chmod(0o600)
-    site = profile(f"config: [secrets={keys}, scratch={tmp_path}]\n", "site")
+    site = profile(f"config: [secrets={keys}, bind={tmp_path}]\n", "site")
     done = doctor("--profile", profile("executor: local\n"), "--site", site, env={"HF_ENDPOINT": hub})
     *rows, last = done.stdout.splitlines()
     assert done.stderr == "" and "do-not-show" not in done.stdout
@@ -167,3 +167,17 @@ def test_the_images_are_those_that_the_profile_means(profile, cuda, name):
     settings = read_profile(profile(f"config: [cuda={cuda}]\n"), None, {})
     names = {image.name for image in gather(ROOT, cuda=settings.config["cuda"] == "on").images}
     assert name in names and len(names & {"serve", "serve-cuda"}) == 1
+
+
+@pytest.mark.parametrize(("executor", "level", "code"), [("slurm", "fail", 1), ("local", "warn", 0)])
+def test_missing_images_stop_a_build_on_a_cluster_and_no_other(
+    profile, tmp_path: Path, executor: str, level: str, code: int
+):
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("Snakefile", "containers", "envs", "tools", ".venvs"):
+        (project / name).symlink_to(ROOT / name)
+    done = doctor("--profile", profile(f"executor: {executor}\n"), "--only", "images", cwd=project)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert re.match(rf"{level} +\S+  images: none of \d+ images is in images/; build them", done.stdout)
+    assert "--record" not in done.stdout

@@ -136,6 +136,22 @@ def test_there_may_be_nothing_to_cancel(project: Path, tool):
     assert done.stdout == "mine: no Snakemake that builds it goes on here, and no Slurm job of it waits or runs\n"
 
 
+def test_a_build_on_another_machine_is_named_and_nothing_is_cancelled(project: Path, tool):
+    step = load_plan(project / "workflow/recipes/mine.yaml")["source-tasks/b"]
+    for place, text in (
+        ("log/2026-01-01T000000.000000.snakemake.log", f"{'x' * 200}\n  Host: login2\n"),
+        ("locks/0.output.lock", f"{step.artifact}/manifest.json\n"),
+    ):
+        (project / ".snakemake" / place).parent.mkdir(parents=True)
+        (project / ".snakemake" / place).write_text(text)
+    done = tool("recipe", "cancel", "mine", cwd=project, env=WITHOUT_SLURM)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("recipe: error: mine: Snakemake on login2 holds the lock")
+    assert len(done.stderr.splitlines()) == 1
+    (project / ".snakemake" / "locks" / "0.output.lock").unlink()
+    assert tool("recipe", "cancel", "mine", cwd=project, env=WITHOUT_SLURM).returncode == 0
+
+
 def test_watching_ends_when_nothing_moves(project: Path, tool):
     done = tool("recipe", "status", "mine", "--watch", "--json", cwd=project, timeout=20)
     assert done.returncode == 0

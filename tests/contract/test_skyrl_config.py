@@ -6,11 +6,16 @@ import ast
 import json
 import shlex
 import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from recipe.plan import load_plan
 from recipe_core.artifact import ArtifactWriter
+from train_rl.__main__ import build_parser, make_job, make_sampling
+from train_rl.trainers.skyrl.command import Topology, command
 from train_rl.trainers.skyrl.rollouts import trajectory_output
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,12 +70,58 @@ PUBLISHED = {
     "generator.inference_engine.backend": "vllm",
     "generator.inference_engine.engine_init_kwargs.max_model_len": 32768,
 }
-# The keys of workflow/recipes/ot-agent-rl.yaml, as flags.
-RECIPE = """
---trainer skyrl --steps 45 --prompts 64 --samples 8 --least-samples 4 --learning-rate 5.0e-6 --weight-decay 0.0
---adam-beta1 0.9 --adam-beta2 0.999 --clip-low 0.2 --clip-high 0.2 --temperature 0.7 --top-p 0.95 --top-k 20
---max-tokens 4096 --max-model-len 32768 --agent-timeout 1800 --seed 3
-"""
+# What the recipe chooses where nothing is published, by SkyRL's key.
+CHOSEN = {
+    "trainer.placement.policy_num_nodes": 4,
+    "trainer.placement.policy_num_gpus_per_node": 4,
+    "trainer.micro_train_batch_size_per_gpu": 1,
+    "trainer.micro_forward_batch_size_per_gpu": 1,
+    "trainer.seed": 42,
+    "generator.max_turns": 64,
+    "generator.inference_engine.num_engines": 16,
+}
+# What SkyRL has no key for: the flags of this project's part of it. The first three are published.
+OWN = {
+    "agent-timeout": "1800.0",
+    "verifier-timeout": "120.0",
+    "trial-retries": "3",
+    "least-samples": "4",
+    "concurrency": "128",
+    "date": "2026-01-01",
+}
+STEP = load_plan(ROOT / "workflow" / "recipes" / "ot-agent-rl.yaml")["train-rl/rl"]
+# Another value for each of its parameters, and what of the command that changes.
+OTHERWISE: dict[str, tuple[object, set[str]]] = {
+    "nodes": (2, {"trainer.placement.policy_num_nodes", "generator.inference_engine.num_engines"}),
+    "gpus": (8, {"trainer.placement.policy_num_gpus_per_node", "generator.inference_engine.num_engines"}),
+    "micro-batch-size": (
+        2,
+        {"trainer.micro_train_batch_size_per_gpu", "trainer.micro_forward_batch_size_per_gpu"},
+    ),
+    "steps": (90, {"trainer.max_training_steps", "trainer.epochs"}),
+    "prompts": (32, {"trainer.train_batch_size", "trainer.policy_mini_batch_size", "trainer.epochs"}),
+    "samples": (4, {"generator.n_samples_per_prompt"}),
+    "least-samples": (2, {"--least-samples"}),
+    "learning-rate": (1e-5, {"trainer.policy.optimizer_config.lr"}),
+    "weight-decay": (0.1, {"trainer.policy.optimizer_config.weight_decay"}),
+    "adam-beta1": (0.8, {"trainer.policy.optimizer_config.adam_betas"}),
+    "adam-beta2": (0.99, {"trainer.policy.optimizer_config.adam_betas"}),
+    "clip-low": (0.1, {"trainer.algorithm.eps_clip_low"}),
+    "clip-high": (0.28, {"trainer.algorithm.eps_clip_high"}),
+    "temperature": (1.0, {"generator.sampling_params.temperature"}),
+    "top-p": (1.0, {"generator.sampling_params.top_p"}),
+    "top-k": (50, {"generator.sampling_params.top_k"}),
+    "max-tokens": (2048, {"generator.sampling_params.max_generate_length"}),
+    "max-model-len": (
+        16384,
+        {"generator.inference_engine.engine_init_kwargs.max_model_len", "trainer.max_prompt_length"},
+    ),
+    "max-turns": (8, {"generator.max_turns"}),
+    "agent-timeout": (60, {"--agent-timeout"}),
+    "verifier-timeout": (60, {"--verifier-timeout"}),
+    "trial-retries": (0, {"--trial-retries"}),
+    "concurrency": (8, {"--concurrency"}),
+}
 
 
 @pytest.fixture
@@ -84,12 +135,12 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dry_run(tool, tasks_artifact, model: Path, tmp_path: Path):
-    """Return a runner of the published recipe's dry run, with more flags; `-` takes none of the recipe's."""
+    """Return a runner of the recipe's step as its rule does, but dry, with more flags or others."""
     tasks = tasks_artifact(70)
 
-    def run(*more: object, recipe: str = RECIPE) -> subprocess.CompletedProcess[str]:
-        given = ["--model", model, "--tasks", tasks, "--out", tmp_path / "rl", "--dry-run"]
-        return tool("train-rl", *given, *recipe.split(), *more)
+    def run(*more: object, flags: Sequence[str] = STEP.flags) -> subprocess.CompletedProcess[str]:
+        given = ["--model", model, "--tasks", tasks, *flags, "--seed", STEP.seed, "--date", STEP.date]
+        return tool("train-rl", *given, "--out", tmp_path / "rl", "--dry-run", *more)
 
     return run
 
@@ -102,20 +153,26 @@ def keys_of(printed: str) -> list[str]:
     return [word for word in words_of(printed)[3:] if not word.startswith("--")]
 
 
+def values_of(words: Sequence[str]) -> dict[str, str]:
+    """Return what stands behind each key and flag of a command."""
+    return dict(word.split("=", 1) for word in words[3:])
+
+
 def test_the_command_stands_one_key_a_line_and_nothing_is_written(dry_run, tmp_path: Path):
-    done = dry_run("--nodes", 2, "--gpus", 4)
+    done = dry_run()
     assert done.returncode == 0, done.stderr
     words = words_of(done.stdout)
     assert words[:3] == ["python", "-m", "train_rl.trainers.skyrl"]
     assert len(done.stdout.splitlines()) == len(words) - 2
-    names = [word.partition("=")[0] for word in words[3:]]
-    assert len(set(names)) == len(names)
+    assert len(values_of(words)) == len(words) - 3
+    own = {f"--{name}": value for name, value in OWN.items()}
+    assert own.items() <= values_of(words).items()
     assert not list(tmp_path.glob("rl*"))
 
 
 @needs_skyrl
 def test_skyrl_reads_the_published_values(dry_run, model: Path):
-    printed = dry_run("--nodes", 2, "--gpus", 4).stdout
+    printed = dry_run().stdout
     read = subprocess.run([PYTHON, "-c", READ, *keys_of(printed)], capture_output=True, text=True)
     assert read.returncode == 0, read.stderr
     config = json.loads(read.stdout)
@@ -126,20 +183,36 @@ def test_skyrl_reads_the_published_values(dry_run, model: Path):
             found = found[name]
         return found
 
-    assert {key: value(key) for key in PUBLISHED} == PUBLISHED
+    wanted = PUBLISHED | CHOSEN
+    assert {key: value(key) for key in wanted} == wanted
     assert value("trainer.policy.model.path") == str(model)
-    assert value("trainer.seed") == 3
-    placement = value("trainer.placement")
-    assert (placement["policy_num_nodes"], placement["policy_num_gpus_per_node"]) == (2, 4)
-    assert value("generator.inference_engine.num_engines") == 8
     assert value("generator.inference_engine.router_init_kwargs") == {"policy": "round_robin"}
     # What SkyRL derives from the keys.
     assert value("trainer.algorithm.temperature") == 0.7
     assert value("trainer.algorithm.policy_loss_type") == "regular"
     assert value("generator.max_input_length") == 32768
     # A value that changed its type on the way would be another value.
-    kinds = {key: type(value(key)) for key in PUBLISHED}
-    assert kinds == {key: type(wanted) for key, wanted in PUBLISHED.items()}
+    kinds = {key: type(value(key)) for key in wanted}
+    assert kinds == {key: type(one) for key, one in wanted.items()}
+
+
+def test_no_parameter_of_the_recipe_is_lost_on_the_way_to_the_command():
+    def given(**changed: object) -> dict[str, str]:
+        step = replace(STEP, parameters={**STEP.parameters, **changed})
+        args = build_parser().parse_args(["--model", "m", "--tasks", "t", "--out", "o", *step.flags])
+        job = make_job(args, tuple(f"task-{number}" for number in range(70)), Path("w"))
+        machines = Topology(args.nodes, args.gpus)
+        return values_of(command(job, make_sampling(args), machines, Path("t.parquet"), Path("metrics.jsonl")))
+
+    # The trainer is which command it is.
+    assert OTHERWISE.keys() == STEP.parameters.keys() - {"trainer"}
+    usual = given()
+    compared = (PUBLISHED | CHOSEN).keys() | {f"--{name}" for name in OWN}
+    for name, (value, keys) in OTHERWISE.items():
+        other = given(**{name: value})
+        assert {key for key in usual | other if usual.get(key) != other.get(key)} == keys, name
+        # So the two tests above would not pass with another value in the recipe.
+        assert keys & compared, name
 
 
 @needs_skyrl
@@ -164,7 +237,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(dry_run, more, said):
 
 
 def test_the_cpu_trainer_has_no_dry_run(dry_run):
-    done = dry_run(recipe="--trainer trl")
+    done = dry_run(flags=["--trainer", "trl"])
     assert done.returncode == 2 and "belong to --trainer skyrl" in done.stderr
 
 

@@ -18,6 +18,8 @@ from recipe_core.records import TASK_SCHEMA, read_rows
 from source_tasks import hub, registry
 from source_tasks.registry import DATASETS, REGISTRY
 
+pytestmark = pytest.mark.full
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"data/train-00000-of-00001.parquet": b"PAR1", "data/test-00000-of-00001.parquet": b"secret", "README.md": b"#"}
 

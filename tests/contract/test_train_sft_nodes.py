@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,44 @@ def test_machines_that_are_not_there_are_one_line(more: list[str], said: str, to
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert said in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def rule_shell(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Return what runs a rule's line by nodes/bash in a Slurm job whose srun prints its words and starts nothing."""
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/bash\nprintf '%s\\n' \"$@\"\n")
+    srun.chmod(0o755)
+    shell = ROOT / "tools" / "train-sft" / "nodes" / "bash"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "12"}
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([shell, "-c", line], capture_output=True, text=True, env=environment)
+
+    return run
+
+
+LINE = "apptainer exec --home '/w' --userns WORDS --cleanenv /i/sft-1.sif bash -c 'exec train-sft --nodes COUNT'"
+
+
+def test_several_nodes_see_each_other_and_one_node_none(rule_shell):
+    line = LINE.replace("WORDS", "--net --network none")
+    several, one = (rule_shell(line.replace("COUNT", count)) for count in ("2", "1"))
+    assert (several.returncode, one.returncode) == (0, 0), several.stderr + one.stderr
+    assert "--nodes=2" in several.stdout.splitlines() and "--userns --cleanenv" in several.stdout
+    assert "--nodes=1" in one.stdout.splitlines() and "--userns --net --network none --cleanenv" in one.stdout
+
+
+@pytest.mark.parametrize("words", ["--network none --net", "--net --network=none", "--net", "--net  --network none"])
+def test_several_nodes_that_cannot_see_each_other_are_refused_before_they_start(rule_shell, words: str):
+    line = LINE.replace("WORDS", words)
+    refused = rule_shell(line.replace("COUNT", "2"))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "train-sft: error: several nodes need a network: write `--net --network none` into apptainer-args, "
+        "in these words\n"
+    )
+    assert rule_shell(line.replace("COUNT", "1")).returncode == 0
 
 
 @pytest.mark.full

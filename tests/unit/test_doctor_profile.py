@@ -13,7 +13,7 @@ LISTS = {
     "executor": "slurm",
     "default-resources": ["slurm_account=$ACCOUNT", "slurm_partition='cpu'", "mem_mb=400", "runtime=60"],
     "set-resources": ["train_sft:slurm_partition=gpu", "train_sft:gres=gpu:2", "evaluate:runtime=30"],
-    "config": ["secrets=~/keys", "scratch=${SCRATCH}/work"],
+    "config": ["secrets=~/keys", "bind=${SCRATCH}/work"],
     "envvars": ["HF_TOKEN"],
     "apptainer-prefix": "images",
 }
@@ -31,13 +31,13 @@ def test_lists_and_mappings_say_the_same():
         **LISTS,
         "default-resources": {"slurm_account": "$ACCOUNT", "slurm_partition": "cpu", "mem_mb": 400, "runtime": 60},
         "set-resources": {"train_sft": {"slurm_partition": "gpu", "gres": "gpu:2"}, "evaluate": {"runtime": 30}},
-        "config": {"secrets": "~/keys", "scratch": "${SCRATCH}/work"},
+        "config": {"secrets": "~/keys", "bind": "${SCRATCH}/work"},
         "envvars": "HF_TOKEN",
     }
     found = parse(LISTS, ENVIRONMENT)
     assert found == parse(mappings, ENVIRONMENT)
     assert found.defaults == {"slurm_account": "lab", "slurm_partition": "cpu", "mem_mb": "400", "runtime": "60"}
-    assert found.config == {"secrets": "/home/ann/keys", "scratch": "/scratch/ann/work"}
+    assert found.config == {"secrets": "/home/ann/keys", "bind": "/scratch/ann/work"}
     assert (found.executor, found.envvars, found.settings["apptainer-prefix"]) == ("slurm", ("HF_TOKEN",), "images")
 
 
@@ -136,7 +136,7 @@ def test_an_entry_that_yaml_split_names_its_file(tmp_path: Path):
 def test_what_a_sites_key_hides_is_named(tmp_path: Path):
     text = "config: [sandbox=bubblewrap, network=off]\ndefault-resources: {mem_mb: 1}\njobs: 3\n"
     generic = write(tmp_path / "slurm", text)
-    site = write(tmp_path / "mine", "config: [network=off, scratch=/s]\ndefault-resources: [runtime=1]\njobs: 4\n")
+    site = write(tmp_path / "mine", "config: [network=off, bind=/s]\ndefault-resources: [runtime=1]\njobs: 4\n")
     assert read_profile(generic, site, {}).lost == ("config: sandbox", "default-resources: mem_mb")
     assert read_profile(generic, None, {}).lost == ()
 

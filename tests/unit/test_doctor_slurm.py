@@ -158,9 +158,27 @@ def test_a_time_limit_below_what_rules_ask_for_names_the_rules():
     short = {**GOOD.partitions, "gpu": {**GOOD.partitions["gpu"], "MaxTime": "12:00:00"}}
     found = bad(replace(GOOD, partitions=short))
     assert found == [
-        "warn: partition gpu: time limit 720 min, the longest rule asks for 1440 min (train_sft); "
+        "fail: partition gpu: time limit 720 min, the longest rule asks for 1440 min (train_sft); "
         "in the site file's set-resources give less runtime, or another partition, to train_sft"
     ]
+    equal = {**GOOD.partitions, "gpu": {**GOOD.partitions["gpu"], "MaxTime": "1-00:00:00"}}
+    assert bad(replace(GOOD, partitions=equal)) == []
+
+
+@pytest.mark.parametrize("entry", ["train_sft:qos=long", "train_sft:slurm_extra=--qos=long"])
+def test_a_quality_of_service_may_go_beyond_a_time_limit(entry: str):
+    short = {**GOOD.partitions, "gpu": {**GOOD.partitions["gpu"], "MaxTime": "12:00:00"}}
+    longer = parse(
+        {
+            "executor": "slurm",
+            "default-resources": ["slurm_account=lab", "slurm_partition=cpu", "runtime=10"],
+            "set-resources": ["train_sft:slurm_partition=gpu", "answers:runtime=1h", entry],
+        },
+        {},
+    )
+    (found,) = bad(replace(GOOD, partitions=short), longer)
+    assert found.startswith("warn: partition gpu: time limit 720 min")
+    assert found.endswith("to train_sft, unless its quality of service allows that")
 
 
 def test_a_workflow_that_does_not_load():

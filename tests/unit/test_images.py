@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+import images.__main__ as command
 import images.build
-from images.__main__ import build_all
+from images.__main__ import build_all, build_parser, names_of, read_lock
 from images.contents import Entry, differences, digest_of, packages_of, read_listing, write_listing
 from images.names import (
+    HOME,
     all_images,
     definition,
     for_gpus,
@@ -25,6 +28,7 @@ from images.names import (
     source_files,
     stacks_of,
 )
+from recipe_core.artifact import file_digest
 from recipe_core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +53,28 @@ def test_images_for_gpus_hold_the_builds_for_gpus():
     assert lineage(ROOT, "rl-cuda") == ["serve-cuda", "harness-cuda", "rl-cuda"]
     assert stacks_of(ROOT, "rl-cuda") == ["rl-cuda", "harness", "serve-cuda"]
     assert [for_gpus(ROOT, image) for image in ("sft", "workflow")] == ["sft-cuda", "workflow"]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["build", "--cuda", "rl", "serve"], ["rl-cuda", "serve-cuda"]),
+        (["build", "--cuda", "rl-cuda"], ["rl-cuda"]),
+        # None of its stacks has a build for GPUs.
+        (["build", "--cuda", "workflow"], ["workflow"]),
+        (["build", "rl", "serve-cuda"], ["rl", "serve-cuda"]),
+        (["build", "--cuda"], ["data-cuda", "harness-cuda", "rl-cuda", "serve-cuda", "sft-cuda", "workflow"]),
+        (["list"], ["data", "harness", "rl", "serve", "sft", "workflow"]),
+    ],
+)
+def test_with_cuda_a_name_means_the_image_for_gpus(words: list[str], names: list[str]):
+    assert names_of(ROOT, build_parser().parse_args(words)) == names
+
+
+def test_with_cuda_an_unknown_name_is_told_as_it_was_given():
+    (name,) = names_of(ROOT, build_parser().parse_args(["build", "--cuda", "nosuch"]))
+    with pytest.raises(BadInput, match="no image 'nosuch'"):
+        lineage(ROOT, name)
 
 
 def test_a_definition_below_is_part_of_the_name(tmp_path: Path):
@@ -177,6 +203,100 @@ def test_a_listing_is_read_as_it_was_written(tmp_path: Path):
     (tmp_path / "z.files").write_text("one\ttwo\n")
     with pytest.raises(BadInput, match="not a list of an image's files"):
         read_listing(tmp_path / "z.files")
+
+
+def test_the_committed_lock_records_every_image_for_cpus():
+    recorded = read_lock(ROOT)["x86_64"]
+    assert set(recorded) == {"base", "images"} and set(recorded["images"]) == set(all_images(ROOT))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"base": {}, "images": {}}', '{"x86_64": {"images": 3}}', '{"arm": {}}'])
+def test_a_lock_of_another_form_is_one_line(text: str, tmp_path: Path):
+    assert read_lock(tmp_path) == {}
+    (tmp_path / "containers").mkdir()
+    (tmp_path / "containers" / "images.lock").write_text(text)
+    with pytest.raises(BadInput, match=r"images\.lock: not records by architecture, .* git checkout containers/"):
+        read_lock(tmp_path)
+
+
+PACKAGE = Entry(f"{HOME}/.venvs/sft/lib/six.py", "0o644", "aa")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project on Arm with the image sft, which holds what its build has listed: a package and the project's files."""
+    for folder in ("containers", "envs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "containers" / "images.lock").unlink()
+    own = source_files(tmp_path, ["sft"])
+    held = [Entry(f"{HOME}/{path}", "0o644", file_digest(tmp_path / path)) for path in own]
+    image = tmp_path / image_path(tmp_path, "sft")
+    image.parent.mkdir()
+    image.touch()
+    write_listing(image.with_suffix(".files"), [*held, PACKAGE])
+    monkeypatch.setattr(command, "listing", lambda path: read_listing(path.with_suffix(".files")))
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def record(project: Path, machine: str, *, image: str = "sft", packages: str = "", **locks: str) -> None:
+    """Write a lock that records one image."""
+    packages = packages or digest_of(packages_of([PACKAGE]))
+    held = {"locks": command.lock_digests(project, image) | locks, "packages": packages}
+    text = json.dumps({machine: {"base": {}, "images": {image: held}}})
+    (project / "containers" / "images.lock").write_text(text)
+
+
+def verify() -> None:
+    command.run(build_parser().parse_args(["verify"]))
+
+
+def test_an_image_is_compared_with_its_record(project: Path, capsys):
+    record(project, "aarch64")
+    verify()
+    said = "sft: read whole, as built and as this commit says; its packages are those recorded\n"
+    assert capsys.readouterr().out == said
+    record(project, "aarch64", packages="0123456789abcdef")
+    with pytest.raises(SystemExit) as ended:
+        verify()
+    output = capsys.readouterr()
+    assert ended.value.code == 1 and "containers/images.lock has 0123456789ab" in output.out
+    assert "1 of 1 differ; build them again" in output.err
+
+
+@pytest.mark.parametrize(
+    ("recorded", "why"),
+    [
+        ({}, "no record for aarch64"),
+        ({"machine": "x86_64", "packages": "other"}, "no record for aarch64"),
+        ({"machine": "aarch64", "image": "serve", "packages": "other"}, "no record of sft for aarch64"),
+        ({"machine": "aarch64", "sft": "other", "packages": "other"}, "the record is of other locks"),
+    ],
+)
+def test_an_image_without_such_a_record_is_no_failure_and_says_why(project: Path, capsys, recorded, why: str):
+    if recorded:
+        record(project, **recorded)
+    verify()
+    assert capsys.readouterr().out.endswith(f"; not compared with containers/images.lock: {why}\n")
+
+
+def test_a_missing_file_is_a_failure_without_a_record_too(project: Path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "listing", lambda path: read_listing(path.with_suffix(".files"))[:-1])
+    with pytest.raises(SystemExit):
+        verify()
+    assert capsys.readouterr().out == f"sft: {PACKAGE.path}: missing\n"
+
+
+def test_recording_keeps_what_is_recorded_of_other_architectures(project: Path, monkeypatch):
+    record(project, "x86_64")
+    before = read_lock(project)["x86_64"]
+    monkeypatch.setattr(images.build, "build_base", lambda root, base, work: project / "base")
+    monkeypatch.setattr(images.build, "base_digest", lambda base: "digest")
+    command.build_images(project, build_parser().parse_args(["build", "--base", "local", "--record", "sft"]))
+    after = read_lock(project)
+    assert after["x86_64"] == before
+    assert after["aarch64"] == {"base": {"from": "local", "files": "digest"}, "images": before["images"]}
 
 
 def test_a_walk_lists_files_links_and_what_cannot_be_read(tmp_path: Path):

@@ -52,12 +52,14 @@ def test_named_variables_come_in_with_what_they_name(tmp_path: Path):
     assert environment["APPTAINER_BIND"] == str(tmp_path)
 
 
-def test_the_scratch_folder_is_seen_in_containers(tmp_path: Path):
+def test_further_folders_are_seen_in_containers(tmp_path: Path):
     environment: dict[str, str] = {}
     let_in(environment, [], [str(tmp_path)])
     assert environment == {"APPTAINER_BIND": str(tmp_path)}
-    with pytest.raises(BadInput, match="/nosuch: no such folder; see `scratch` in the profile"):
+    with pytest.raises(BadInput, match="bind=/nosuch in the profile: no such folder"):
         let_in(environment, [], ["/nosuch"])
+    with pytest.raises(BadInput, match=r"bind=\$\{SCRATCH\}/data in the profile: \$SCRATCH is not set"):
+        let_in(environment, [], ["${SCRATCH}/data"])
 
 
 def test_secrets_come_in_by_the_environment(tmp_path: Path):
@@ -67,9 +69,9 @@ def test_secrets_come_in_by_the_environment(tmp_path: Path):
 
 
 def test_a_place_that_was_bound_on_another_machine_is_not_bound_here(tmp_path: Path):
-    environment = {"TMPDIR": str(tmp_path), "APPTAINER_BIND": f"/of/the/log-in/node,/usr:/opt/usr,{tmp_path}"}
+    environment = {"TMPDIR": str(tmp_path), "APPTAINER_BIND": f"/of/the/login/node,/usr:/opt/usr,{tmp_path}"}
     let_in(environment, ["TMPDIR"])
     assert environment["APPTAINER_BIND"] == f"/usr:/opt/usr,{tmp_path}"
-    alone = {"APPTAINER_BIND": "/of/the/log-in/node"}
+    alone = {"APPTAINER_BIND": "/of/the/login/node"}
     let_in(alone, [])
     assert "APPTAINER_BIND" not in alone

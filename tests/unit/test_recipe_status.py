@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from recipe import runs, slurm, status
-from recipe.cancel import ending
+from recipe.cancel import Ending, ending, find
 from recipe.estimate import Cost, Estimator
 from recipe.plan import PlannedStep, load_plan
 from recipe.status_view import keyed
+from recipe_core.errors import BadInput
 
 RUN = "3f0c9a52-5b0e-4d0a-9c55-0d8a7c1be901"
 FOLDER = "/home/hpc/rec"
@@ -430,6 +432,65 @@ def test_cancelling_a_cell_leaves_the_grids_snakemake_and_what_other_cells_need(
     found = ending("grid", keys, [(grid, ["grid"])], {grid.log: "run-1"}, queue, cell="x", shared=shared)
     assert (found.processes, [job.id for job in found.jobs]) == ([], ["10"])
     assert len(found.left) == 2
+
+
+MINE = PlannedStep("mix/a", "mix", "aaa", {}, 0, "")
+HERE = socket.gethostname()
+
+
+def run_on(folder: Path, day: int, host: str, made: str = "") -> None:
+    """Leave the log of a run of Snakemake that has started the job of a file."""
+    logs = folder / ".snakemake" / "log"
+    logs.mkdir(parents=True, exist_ok=True)
+    started = f"rule mix:\n    output: {made}\n    jobid: 1\n" if made else ""
+    (logs / f"2026-01-{day:02}T000000.000000.snakemake.log").write_text(f"{'x' * 200}\n  Host: {host}\n{started}")
+
+
+def lock(folder: Path, *files: str) -> None:
+    locks = folder / ".snakemake" / "locks"
+    locks.mkdir()
+    (locks / "0.output.lock").write_text("".join(f"{file}\n" for file in files))
+
+
+@pytest.fixture
+def without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Slurm to ask: a client that is installed may have none behind it."""
+    monkeypatch.setattr(slurm, "available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "tried"),
+    # It has only begun; something else was built here since; it goes on with what was tried here before.
+    [((HERE, "login2"), ()), (("login2", HERE), (1,)), ((HERE, "login2"), (1, 2))],
+)
+@pytest.mark.usefixtures("without_slurm")
+def test_a_build_that_goes_on_on_another_machine_is_not_cancelled(tmp_path: Path, hosts, tried):
+    for day, host in enumerate(hosts, start=1):
+        run_on(tmp_path, day, host, status.outputs(MINE)[0] if day in tried else "")
+    lock(tmp_path, *status.outputs(MINE))
+    with pytest.raises(BadInput) as refused:
+        find(tmp_path, "mine", [MINE], ["mine"])
+    said = str(refused.value)
+    assert said.startswith("mine: Snakemake on login2 holds the lock") and f"on {HERE};" in said and "\n" not in said
+    assert "run this on login2, or if that Snakemake was killed" in said and "run `snakemake --unlock` and" in said
+
+
+@pytest.mark.usefixtures("without_slurm")
+def test_a_lock_of_this_machine_or_of_another_build_or_none_keeps_nothing_from_being_cancelled(
+    tmp_path: Path, monkeypatch
+):
+    nothing = Ending([], [], [])
+    run_on(tmp_path, 1, "login2", status.outputs(MINE)[0])
+    assert find(tmp_path, "mine", [MINE], ["mine"]) == nothing
+    lock(tmp_path, "results/mix/of-another-recipe/manifest.json")
+    assert find(tmp_path, "mine", [MINE], ["mine"]) == nothing
+    run_on(tmp_path, 2, HERE, status.outputs(MINE)[0])
+    (tmp_path / ".snakemake" / "locks" / "1.output.lock").write_text(status.outputs(MINE)[0])
+    assert find(tmp_path, "mine", [MINE], ["mine"]) == nothing
+    run_on(tmp_path, 3, "login2", status.outputs(MINE)[0])
+    going = process(1, "mine")
+    monkeypatch.setattr(runs, "processes", lambda folder: [going])
+    assert find(tmp_path, "mine", [MINE], ["mine"]) == Ending([(going, ["mine"])], [], [])
 
 
 def test_jobs_of_runs_that_submit_nothing_to_slurm_are_not_taken_for_each_others():

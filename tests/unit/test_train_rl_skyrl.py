@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from recipe_core.errors import BadInput
+from train_rl import on_nodes
 from train_rl.on_nodes import entering
-from train_rl.ray_cluster import gpus_of, head_port, ray_words
+from train_rl.ray_cluster import Allocation, gpus_of, head_port, ray_words
 from train_rl.sampler import SamplingSettings
 from train_rl.trainers import Job
 from train_rl.trainers.skyrl.command import Topology, check_topology, command, overrides, topology, word
@@ -219,3 +221,67 @@ def test_ray_enters_the_image_that_the_rules_line_enters():
     assert script.endswith(f'exec env {enter} "$@"')
     with pytest.raises(BadInput, match="enters no image"):
         entering("train-rl --trainer skyrl")
+
+
+ENTER = "apptainer  exec --home '/w' --userns --net --network none --bind '/x.sif' /i/rl-1.sif bash -c"
+
+
+@pytest.fixture
+def on_two_nodes(tmp_path: Path, monkeypatch) -> Callable[..., None]:
+    """Return what runs a rule's line in a folder, on a Ray cluster of two nodes that ends as it is told."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(line: str, ends: int | BadInput = 0) -> None:
+        class Cluster:
+            def __init__(self, nodes: Allocation, shared: Path, *, log: Path, **options) -> None:
+                assert shared == tmp_path and "--network" not in " ".join(options["enter"])
+                self.log = log
+
+            def __enter__(self) -> Cluster:
+                self.log.write_text("raylet died\n")
+                return self
+
+            def __exit__(self, *why: object) -> None:
+                pass
+
+            def run(self, words: list[str]) -> int:
+                if isinstance(ends, BadInput):
+                    raise ends
+                return ends
+
+        monkeypatch.setattr(on_nodes, "RayCluster", Cluster)
+        monkeypatch.setattr(on_nodes, "ray_in", lambda enter: "/opt/ray")
+        monkeypatch.setattr(on_nodes, "nodes_of_job", lambda line: Allocation("12", ["n1", "n2"], 4))
+        on_nodes.run(on_nodes.build_parser().parse_args([line]))
+
+    return run
+
+
+def test_rays_log_goes_with_a_run_that_ends_well(on_two_nodes, tmp_path: Path):
+    on_two_nodes(f"{ENTER} 'train-rl --nodes 2'")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(("ends", "code"), [(7, 7), (-15, 143)])
+def test_rays_log_stays_and_is_named_when_the_line_fails(on_two_nodes, tmp_path: Path, capsys, ends: int, code: int):
+    with pytest.raises(SystemExit) as ended:
+        on_two_nodes(f"{ENTER} 'train-rl --nodes 2'", ends)
+    log = tmp_path / "results" / "logs" / "train_rl" / "ray-12.log"
+    said = f"on_nodes: error: the line ended with code {code}; what Ray printed is in {log}\n"
+    assert (ended.value.code, capsys.readouterr().err) == (code, said)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [log]
+    assert log.read_text() == "raylet died\n"
+
+
+def test_rays_log_stays_when_a_node_is_lost(on_two_nodes, tmp_path: Path):
+    with pytest.raises(BadInput, match="n2: lost"):
+        on_two_nodes(f"{ENTER} 'train-rl --nodes 2'", BadInput("n2: lost from the Ray cluster"))
+    assert (tmp_path / "results" / "logs" / "train_rl" / "ray-12.log").is_file()
+
+
+@pytest.mark.parametrize("words", ["--network none --net", "--net --network=none", "--net", "--net  --network none"])
+def test_several_nodes_without_a_network_are_refused(on_two_nodes, tmp_path: Path, words: str):
+    line = ENTER.replace("--net --network none", words)
+    with pytest.raises(BadInput, match="several nodes need a network: write `--net --network none`"):
+        on_two_nodes(f"{line} 'train-rl --nodes 2'")
+    assert list(tmp_path.iterdir()) == []

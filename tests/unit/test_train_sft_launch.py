@@ -70,12 +70,14 @@ def test_one_process_states_what_it_always_did(more: list[str]):
     assert words(args, Place(), Path("c"))[1:] == ["-m", "train_sft.worker", "c"]
 
 
-def test_a_gpu_changes_four_settings_and_flags_change_them_back():
+def test_a_gpu_changes_some_settings_and_flags_change_them_back():
     assert {key for key, value in hyperparameters(arguments(), cuda=True).items() if value != PLAIN[key]} == {
-        *("flash_attn", "disable_gradient_checkpointing", "use_cpu", "bf16")
+        *("flash_attn", "disable_gradient_checkpointing", "use_cpu", "bf16"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps"),
     }
-    keys = hyperparameters(arguments("--no-flash-attention", "--no-gradient-checkpointing"), cuda=True)
-    assert (keys["flash_attn"], keys["disable_gradient_checkpointing"]) == ("sdpa", True)
+    back = ("--no-flash-attention", "--no-gradient-checkpointing", "--micro-batch-size", "8")
+    keys = hyperparameters(arguments(*back), cuda=True)
+    assert {key for key, value in keys.items() if value != PLAIN[key]} == {"use_cpu", "bf16"}
     assert hyperparameters(arguments("--gradient-checkpointing"), cuda=False)["disable_gradient_checkpointing"] is False
     with pytest.raises(BadInput, match="--flash-attention needs a GPU"):
         hyperparameters(arguments("--flash-attention"), cuda=False)
@@ -93,6 +95,26 @@ def test_several_processes_share_the_batch():
     assert (settings["deepspeed"], settings["ddp_timeout"]) == ("w/deepspeed.json", 1800)
     accumulated = arguments("--processes-per-node", "2", "--micro-batch-size", "1", "--batch-size", "12")
     assert hyperparameters(accumulated, cuda=False)["gradient_accumulation_steps"] == 6
+
+
+@pytest.mark.parametrize(
+    ("cuda", "more", "at_once"),
+    [
+        (True, [], (1, 512)),
+        (True, ["--nodes", "2", "--processes-per-node", "4"], (1, 64)),
+        (True, ["--micro-batch-size", "4"], (4, 128)),
+        (False, [], (512, 1)),
+        (False, ["--processes-per-node", "2"], (256, 1)),
+    ],
+)
+def test_a_gpu_takes_one_conversation_at_once_unless_told_and_a_cpu_its_share(cuda, more, at_once):
+    keys = hyperparameters(arguments("--batch-size", "512", *more), cuda=cuda)
+    assert (keys["per_device_train_batch_size"], keys["gradient_accumulation_steps"]) == at_once
+
+
+def test_a_batch_that_does_not_divide_among_gpus_is_one_line():
+    with pytest.raises(BadInput, match="--batch-size 8 is no multiple of --micro-batch-size 1 x 3 processes"):
+        hyperparameters(arguments("--processes-per-node", "3"), cuda=True)
 
 
 @pytest.mark.parametrize(

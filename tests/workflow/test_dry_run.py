@@ -26,7 +26,7 @@ def profile_words(folder: Path) -> list[object]:
     if folder.name != "local" and shutil.which("apptainer") is None:
         words += ["--software-deployment-method", "env-modules"]
     # Nor the folder that a site keeps results in.
-    return [*words, "--config", "scratch=/"] if site else words
+    return [*words, "--config", "bind=/"] if site else words
 
 
 PROFILES = sorted(path.parent for path in (ROOT / "workflow" / "profiles").glob("*/config.yaml"))
@@ -81,12 +81,14 @@ def test_the_ablations_are_more_than_a_hundred_recipes_that_share_what_they_can(
     assert all(count == 1 for count in planned.values())
 
 
+@pytest.mark.full
 def test_every_stage_is_a_rule_of_its_name(tool):
     done = tool("snakemake", "--list-rules", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert {stage.replace("-", "_") for stage in STAGES} <= set(done.stdout.split())
 
 
+@pytest.mark.full
 def test_a_recipe_from_elsewhere_is_a_target(tmp_path: Path, tool):
     recipe = tmp_path / "mine.yaml"
     text = "recipe: mine\ndescription: x\ndate: 2026-01-01\nstages: {source-tasks: {a: {source: shell, count: 3}}}\n"
@@ -96,6 +98,7 @@ def test_a_recipe_from_elsewhere_is_a_target(tmp_path: Path, tool):
     assert "source-tasks --count 3 --source shell" in done.stdout
 
 
+@pytest.mark.full
 def test_several_jobs_share_a_step_and_one_more_writes_its_artifact(tmp_path: Path, tool):
     recipe = tmp_path / "shared.yaml"
     recipe.write_text("""
@@ -118,6 +121,7 @@ stages:
     assert planned.returncode == 0 and "9 jobs (8 of steps" in planned.stdout, planned.stdout
 
 
+@pytest.mark.full
 def test_jobs_get_the_gpus_that_the_recipe_needs_and_others_none(tmp_path: Path, tool):
     recipe = tmp_path / "gpus.yaml"
     recipe.write_text("""
@@ -130,7 +134,9 @@ stages:
   filter-turns: {f: {from: rollout/r}}
   init-model: {m: {from: filter-turns/f}}
   train-sft: {s: {model: init-model/m, from: filter-turns/f, nodes: 2, processes-per-node: 4}}
-  train-rl: {l: {model: train-sft/s, from: source-tasks/a, trainer: skyrl, gpus: 8}}
+  train-rl:
+    l: {model: train-sft/s, from: source-tasks/a, trainer: skyrl, gpus: 8}
+    c: {model: train-sft/s, from: source-tasks/a}
   evaluate: {e: {from: source-tasks/held, model: train-sft/s, label: sft, shards: 2, tensor-parallel: 2}}
   answers: {q: {from: source-tasks/a, model: train-sft/s, data-parallel: 3}}
 """)
@@ -150,6 +156,7 @@ stages:
             ("rollout", ""): 1,
             ("train_sft", "gpu:a100:4"): 1,
             ("train_rl", "gpu:a100:8"): 1,
+            ("train_rl", ""): 1,
             ("evaluate_shard", "gpu:a100:2"): 2,
             ("evaluate", ""): 1,
             ("answers", "gpu:a100:3"): 1,
@@ -160,6 +167,9 @@ stages:
     # With tasks alone the executor would ask for as many on each GPU (test_executor.py).
     for words in ("threads: 32", "mem_mb=240000", "nodes=2", "tasks_per_gpu=0"):
         assert words in training
+    [on_cpus] = [block for block in with_gpus if block.startswith("train_rl") and "--trainer" not in block]
+    for words in ("threads: 2", "mem_mb=6000"):
+        assert words in on_cpus
 
 
 def test_a_broken_recipe_is_one_line_that_names_the_key(tmp_path: Path, tool):

@@ -1,6 +1,7 @@
 # What the stages' definitions share: the recipes, and what each needs to know of its step. A step's output is its
 # manifest: the last file an artifact gets; what other files there are depends on the stage.
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -67,11 +68,20 @@ def read_ranks():
     return found
 
 
-def image(stack):
-    """The image of a stack, named by what it is made of: an image of other locks or other tools has another name."""
+def image(stack, gpus=True):
+    """The image of a stack, named by what it is made of: an image of other locks or other tools has another name.
+
+    Args:
+        gpus: whether it is the one for GPUs where the profile has them.
+    """
     root = Path(workflow.basedir)
-    name = for_gpus(root, stack) if config.get("cuda") == "on" else stack
+    name = for_gpus(root, stack) if gpus and config.get("cuda") == "on" else stack
     return str(root / image_path(root, name))
+
+
+def trainer_image(wildcards):
+    """The image that has the step's trainer: SkyRL is in the one for GPUs alone, TRL in the one for CPUs alone."""
+    return image("rl", gpus=STEPS[wildcards.key].trainer == "skyrl")
 
 
 def expanded(path):
@@ -80,10 +90,12 @@ def expanded(path):
 
 
 def let_in_by_profile():
-    """Let into containers what the profile names: variables (`pass`), a folder (`scratch`), a file of keys (`secrets`)."""
-    scratch = [expanded(config["scratch"])] if "scratch" in config else []
+    """Let into containers what the profile names: variables (`pass`), folders (`bind`), a file of keys (`secrets`)."""
+    folders = [
+        expanded(path) for path in str(config.get("bind", "")).split(",") if path
+    ]
     try:
-        let_in(os.environ, str(config.get("pass", "")).split(","), scratch)
+        let_in(os.environ, str(config.get("pass", "")).split(","), folders)
         if "secrets" in config:
             let_secrets_in(os.environ, Path(expanded(config["secrets"])))
     except BadInput as error:
@@ -112,11 +124,20 @@ def check_executor(jobs):
 
 
 def check_start():
-    """Refuse, before the first job, what the executor gets wrong, a missing image, and a network that is not given."""
+    """Refuse, before the first job, what the executor gets wrong, a trainer without its GPUs, a missing image or network."""
     jobs = list(workflow.dag.needrun_jobs())
     if hasattr(workflow.executor_settings, "array_jobs"):
         check_executor(jobs)
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+        keys = {job.wildcards.get("key") for job in jobs}
+        steps = [step for key, step in STEPS.items() if key in keys]
+        if config.get("cuda") != "on":
+            on_gpus = sorted(step.name for step in steps if step.trainer == "skyrl")
+            if on_gpus:
+                raise WorkflowError(
+                    f"steps with trainer skyrl, which the images for CPUs have not: {', '.join(on_gpus)}; "
+                    "in the site file write `cuda=on` into config, or for a small model `trainer: trl` into the recipe"
+                )
         images = {job.container_img_url for job in jobs if job.container_img_url}
         missing = sorted(Path(url).name for url in images if not Path(url).is_file())
         if missing:
@@ -125,11 +146,8 @@ def check_start():
                 f"images are not built: {', '.join(missing)}; build them: images build {names}"
             )
         if config.get("network") != "on":
-            keys = {job.wildcards.get("key") for job in jobs}
             asking = sorted(
-                f"{step.name} ({step.outside})"
-                for key, step in STEPS.items()
-                if key in keys and step.outside
+                f"{step.name} ({step.outside})" for step in steps if step.outside
             )
             if asking:
                 raise WorkflowError(
@@ -181,6 +199,15 @@ def downloads_of(step):
         repo = "--".join(Path(step.parameters["hub"]).parts)
         found.append(f"results/fetch/hub/{repo}@{step.parameters['revision']}.done")
     return found
+
+
+PINS = "tools/source-tasks/src/source_tasks/sources.lock.json"
+
+
+def pinned_at(wildcards):
+    """The commit at which a data set is pinned: with another one it is fetched again."""
+    lock = Path(workflow.basedir, PINS)
+    return json.loads(lock.read_text()).get(wildcards.name, "")
 
 
 # The parameters that name files or folders which no step makes.

@@ -95,6 +95,8 @@ rule fetch_data:
     resources:
         mem_mb=2000,
         runtime=600,
+    params:
+        revision=pinned_at,
     shell:
         "source-tasks fetch {wildcards.name} --out {output:q} > {log:q} 2>&1"
 

@@ -79,7 +79,7 @@ rule train_rl:
     benchmark:
         "results/benchmarks/train_rl/{key}.tsv"
     container:
-        image("rl")
+        trainer_image
     threads: threads_of
     resources:
         mem_mb=memory(6000),

@@ -11,7 +11,7 @@ submits a job of one core, at most ten minutes and, where the partition has any,
     slurm       commands, accounting, account, partitions (sbatch --test-only), their time limits, requeueing
     apptainer   version, user namespaces, a real `apptainer exec --userns`, fakeroot, mounts
     sandbox     the sandboxes that trials run in, where the command is installed
-    storage     room and type of the project's folder, scratch, TMPDIR, /dev/shm and tmux's folder; quota
+    storage     room and type of the project's folder, bound folders, TMPDIR, /dev/shm and tmux's folder; quota
     gpu         driver against the CUDA that the stacks' locks bring
     hub         whether HF_ENDPOINT answers
     images      whether the images of this commit are here, and start

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from doctor.commands import Answer, ask, find
-from doctor.findings import Finding, bytes_text
+from doctor.findings import Finding, Level, bytes_text
 from doctor.profile import Profile
-from recipe_core.errors import BadInput
 
 CHECK = "images"
-LOCK = Path("containers") / "images.lock"
 BIN = Path(".venvs") / "bin"
 
 
@@ -29,12 +26,11 @@ class Image:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is recorded and what is here; `listing` is how `images list` ended where it failed.
+    """What is here; `listing` is how `images list` ended where it failed.
 
     `trial` is how `apptainer exec … true` ended in the smallest image, `tried` its path.
     """
 
-    recorded: tuple[str, ...] | None = None
     images: tuple[Image, ...] = ()
     listing: Answer | None = None
     size: int = 0
@@ -53,34 +49,33 @@ class Facts:
 def examine(profile: Profile, *, node: bool, shared: bool) -> list[Finding]:
     """Gather the facts and judge them."""
     cuda = profile.config.get("cuda") == "on"
-    return judge(gather(Path.cwd(), profile.settings.get("apptainer-args", ""), cuda=cuda))
+    facts = gather(Path.cwd(), profile.settings.get("apptainer-args", ""), cuda=cuda)
+    return judge(facts, needed=profile.executor == "slurm")
 
 
 def gather(root: Path, arguments: str = "", *, cuda: bool = False) -> Facts:
-    """Read the lock, ask `images list`, and start the smallest image.
+    """Ask `images list`, and start the smallest image.
 
     Args:
         root: the project's folder.
         arguments: apptainer-args of the profile.
         cuda: whether the profile means the images for GPUs.
-
-    Raises:
-        BadInput: a lock that is not of its form.
     """
-    recorded = read_lock(root / LOCK)
     flags = ("--cuda",) if cuda else ()
     images, of_the_other_kind = listed(root, flags), listed(root, () if cuda else ("--cuda",))
-    if isinstance(images, Answer) or isinstance(of_the_other_kind, Answer):
-        return Facts(recorded, listing=images if isinstance(images, Answer) else None, flags=flags)
+    if isinstance(images, Answer):
+        return Facts(listing=images, flags=flags)
+    if isinstance(of_the_other_kind, Answer):
+        return Facts(listing=of_the_other_kind, flags=flags)
     files = [root / image.path for image in images if image.built]
     own = {Path(image.path).name for image in (*images, *of_the_other_kind)}
     others = tuple(sorted({path.name for path in (root / "images").glob("*.sif")} - own))
     if not files:
-        return Facts(recorded, images, others=others, flags=flags)
+        return Facts(images, others=others, flags=flags)
     smallest = min(files, key=lambda path: path.stat().st_size)
     size = sum(path.stat().st_size for path in files)
     trial = ask_inside(smallest, arguments, "true", 120)
-    return Facts(recorded, images, None, size, str(smallest.relative_to(root)), trial, others, flags)
+    return Facts(images, None, size, str(smallest.relative_to(root)), trial, others, flags)
 
 
 def listed(root: Path, flags: Sequence[str] = ()) -> tuple[Image, ...] | Answer:
@@ -98,51 +93,36 @@ def ask_inside(image: Path, arguments: str, command: str, seconds: float) -> Ans
     return ask(["bash", "-c", line], seconds)
 
 
-def read_lock(path: Path) -> tuple[str, ...] | None:
-    """Return the names of the images that were recorded, or None without a lock.
-
-    Raises:
-        BadInput: not JSON, or without `images`.
-    """
-    try:
-        return tuple(sorted(json.loads(path.read_text(encoding="utf-8"))["images"]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        mend = "take the committed one (git checkout), or write it again: images build --record"
-        raise BadInput(f"{path}: not a lock of images (JSON with `images`); {mend}") from None
-
-
 def parse_list(text: str) -> tuple[Image, ...]:
     """Return the images of `images list`: name, path and state, tabs between."""
     rows = (row.split("\t") for row in text.splitlines())
     return tuple(Image(fields[0], fields[1], fields[2] == "built") for fields in rows if len(fields) >= 3)
 
 
-def judge(facts: Facts) -> list[Finding]:
-    """Return what the facts mean for the workflow."""
+def judge(facts: Facts, *, needed: bool = True) -> list[Finding]:
+    """Return what the facts mean for the workflow.
+
+    Args:
+        facts: as gathered.
+        needed: whether a build runs its jobs in images, and so does not begin without one of them.
+    """
+    level: Level = "fail" if needed else "warn"
     if facts.listing is not None:
         mend = "set the workflow up: make setup-cluster"
         return [Finding("warn", CHECK, f"images list: {facts.listing.complaint}", mend)]
     if not any(image.built for image in facts.images):
-        if facts.recorded is None and not facts.others:
-            return [Finding("warn", CHECK, "not built yet", f"build them: {facts.build}")]
         old = f"; {len(facts.others)} of another commit are" if facts.others else ""
         mend = f"build them ({facts.build}), or copy them from where they are built, with the same commit"
-        return [Finding("warn", CHECK, f"none of {len(facts.images)} images is in images/{old}", mend)]
+        return [Finding(level, CHECK, f"none of {len(facts.images)} images is in images/{old}", mend)]
     found = []
     missing = [image for image in facts.images if not image.built]
     there = len(facts.images) - len(missing)
     if missing:
         mend = f"build them: images build {' '.join(image.name for image in missing)}"
         paths = ", ".join(image.path for image in missing)
-        found.append(Finding("warn", CHECK, f"{there} of {len(facts.images)} are here, not {paths}", mend))
+        found.append(Finding(level, CHECK, f"{there} of {len(facts.images)} are here, not {paths}", mend))
     else:
         found.append(Finding("ok", CHECK, f"all {there} are in images/ ({bytes_text(facts.size)})"))
-    if facts.recorded is not None and (unknown := {image.name for image in facts.images} - set(facts.recorded)):
-        text = f"{LOCK} has no record of {', '.join(sorted(unknown))}"
-        mend = f"what they hold cannot be compared; record it: {facts.build} --record"
-        found.append(Finding("warn", CHECK, text, mend))
     if facts.trial is not None and facts.trial.code:
         mend = "mend the findings of apptainer, or read the image: images verify"
         found.append(Finding("fail", CHECK, f"{facts.tried} does not start: {facts.trial.complaint}", mend))

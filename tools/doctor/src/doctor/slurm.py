@@ -250,7 +250,11 @@ def _time(
     if not over:
         return [Finding("ok", CHECK, text)]
     mend = f"in the site file's set-resources give less runtime, or another partition, to {', '.join(over)}"
-    return [Finding("warn", CHECK, text, mend)]
+    # sbatch refuses such a job where limits are enforced (EnforcePartLimits); else it takes the job, which then waits
+    # for ever (PartitionTimeLimit), but for one whose quality of service may go beyond the limit.
+    if any(word.startswith("--qos") for word in target.words()):
+        return [Finding("warn", CHECK, text, f"{mend}, unless its quality of service allows that")]
+    return [Finding("fail", CHECK, text, mend)]
 
 
 def _requeue(facts: Facts, profile: Profile) -> Finding:

@@ -44,7 +44,7 @@ NETWORK = frozenset(
 )
 MENDS = {
     "project": "clone the project where there is room and you may write",
-    "scratch": "correct `scratch=` of config in the site file, or make the folder, or make room",
+    "bind": "correct `bind=` of config in the site file, or make the folder, or make room",
     "apptainer-prefix": "correct `apptainer-prefix` in the site file, or make the folder, or make room",
     "tmp": "set TMPDIR to a folder on the machine's own disk",
     "shm": "ask the site for a larger /dev/shm",
@@ -117,11 +117,10 @@ def gather(profile: Profile, environment: Mapping[str, str]) -> tuple[list[Place
 def named_places(profile: Profile, environment: Mapping[str, str], project: str) -> list[tuple[str, str]]:
     """Return the folders to look at, each with what it is for."""
     temporary = environment.get("TMPDIR") or "/tmp"
-    scratch = profile.config.get("scratch") or environment.get("SCRATCH", "")
     prefix = profile.settings.get("apptainer-prefix", "")
     named = [
         ("project", project),
-        ("scratch", scratch),
+        *(("bind", folder) for folder in profile.config.get("bind", "").split(",")),
         ("apptainer-prefix", prefix),
         ("tmp", temporary),
         ("shm", "/dev/shm"),

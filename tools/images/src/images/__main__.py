@@ -3,13 +3,18 @@
     images list                    every image, its file and whether it is built
     images build --base local      all images, on a base made from this machine's Debian packages
     images build --cuda            all as machines with GPUs need them: data-cuda, harness-cuda, ...
+    images build --cuda rl         one of those: rl-cuda
     images build data harness      two of them and what they stand on, on the base pinned in containers/base.def
     images verify                  read every file of every image; name those that differ
     images compare A.sif B.sif     name the files in which two images differ
 
 An image's file is named images/<image>-<digest>.sif by what it is made from: its definition, the locks of its stacks
-and the tools' sources. containers/images.lock records the digests of the base, of the locks and of the files
-installed from them; `build --record` writes it, `verify` compares with it.
+and the tools' sources.
+
+`verify` compares every file of an image with the list that its build wrote, and the project's own files with those
+that stand here. It compares the packages with containers/images.lock where that has a record of the image for this
+machine's architecture, made from the same locks, and says so where it has none. `build --record` writes such records.
+The digest of the base is kept with them and not compared: Debian's packages are those of the day.
 
 Building needs a network, or packages in uv's cache; running needs none. No rights are needed but user namespaces.
 """
@@ -18,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -51,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument("--jobs", type=positive, default=2, metavar="N", help="images at a time (default 2)")
     make.add_argument("--again", action="store_true", help="also those that are built")
     for command in (shown, make):
-        command.add_argument("--cuda", action="store_true", help="all images as machines with GPUs need them")
-    make.add_argument("--record", action="store_true", help=f"write {LOCK}")
+        command.add_argument("--cuda", action="store_true", help="as machines with GPUs need them: rl is rl-cuda")
+    make.add_argument("--record", action="store_true", help=f"write what they hold into {LOCK}, which is committed")
     verify = commands.add_parser("verify", help="read every file of the images; name those that differ")
     verify.add_argument("image", nargs="*", help="which (default: all that are built)")
     compare = commands.add_parser("compare", help="name the files in which two images differ")
@@ -62,9 +68,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_lock(root: Path) -> dict[str, Any]:
-    """Return what containers/images.lock records; nothing where it does not exist."""
+    """Return what containers/images.lock records, by architecture; nothing where it does not exist.
+
+    Raises:
+        BadInput: it is not of that form.
+    """
     path = root / LOCK
-    return json.loads(path.read_text()) if path.is_file() else {"base": {}, "images": {}}
+    try:
+        recorded = json.loads(path.read_text()) if path.is_file() else {}
+        if all(isinstance(each["images"], dict) for each in recorded.values()):
+            return dict(recorded)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    mend = f"take the committed file: git checkout {LOCK}"
+    raise BadInput(f"{path}: not records by architecture, each with `images`; {mend}")
 
 
 def lock_digests(root: Path, image: str) -> dict[str, str]:
@@ -73,8 +90,9 @@ def lock_digests(root: Path, image: str) -> dict[str, str]:
 
 
 def names_of(root: Path, args: argparse.Namespace) -> list[str]:
-    """Return the images that are asked for, all of them by default."""
-    return getattr(args, "image", []) or [for_gpus(root, name) if args.cuda else name for name in all_images(root)]
+    """Return the images that are asked for, all of them by default, and with --cuda those for GPUs."""
+    names = getattr(args, "image", []) or all_images(root)
+    return [for_gpus(root, name) if args.cuda else name for name in names]
 
 
 def build_images(root: Path, args: argparse.Namespace) -> None:
@@ -90,10 +108,11 @@ def build_images(root: Path, args: argparse.Namespace) -> None:
     if pending:
         build_all(root, pending, base, work, args.jobs)
     if args.record:
-        recorded["base"] = {"from": args.base, "files": build.base_digest(base)}
+        here = recorded.setdefault(platform.machine(), {"images": {}})
+        here["base"] = {"from": args.base, "files": build.base_digest(base)}
         for name in names:
             files = read_listing((root / image_path(root, name)).with_suffix(".files"))
-            recorded["images"][name] = {"locks": lock_digests(root, name), "packages": digest_of(packages_of(files))}
+            here["images"][name] = {"locks": lock_digests(root, name), "packages": digest_of(packages_of(files))}
         (root / LOCK).write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n")
 
 
@@ -125,6 +144,23 @@ def build_all(root: Path, names: Sequence[str], base: Path, work: Path, jobs: in
             raise
 
 
+def not_compared(root: Path, name: str, recorded: dict[str, Any]) -> str:
+    """Return why an image's packages cannot be compared with a record; nothing where they can.
+
+    Args:
+        root: the project's folder.
+        name: the image's.
+        recorded: as :func:`read_lock` returns it.
+    """
+    machine = platform.machine()
+    if machine not in recorded:
+        return f"no record for {machine}"
+    entry_ = recorded[machine]["images"].get(name)
+    if entry_ is None:
+        return f"no record of {name} for {machine}"
+    return "" if entry_["locks"] == lock_digests(root, name) else "the record is of other locks"
+
+
 def verify_image(root: Path, name: str, recorded: dict[str, Any]) -> list[str]:
     """Read an image and return a line for everything that is other than it should be."""
     path = root / image_path(root, name)
@@ -138,11 +174,10 @@ def verify_image(root: Path, name: str, recorded: dict[str, Any]) -> list[str]:
         what = inside.get(f"{HOME}/{file}", "missing")
         if what != file_digest(root / file):
             lines.append(f"{HOME}/{file}: {what[:40]}, not what stands here")
-    entry_ = recorded["images"].get(name)
-    if entry_ and entry_["locks"] == lock_digests(root, name):
-        packages = digest_of(packages_of(found))
-        if packages != entry_["packages"]:
-            lines.append(f"{HOME}/.venvs: digest {packages[:12]}, {LOCK} has {entry_['packages'][:12]}")
+    if not not_compared(root, name, recorded):
+        packages, known = digest_of(packages_of(found)), recorded[platform.machine()]["images"][name]["packages"]
+        if packages != known:
+            lines.append(f"{HOME}/.venvs: digest {packages[:12]}, {LOCK} has {known[:12]}")
     return lines
 
 
@@ -174,7 +209,9 @@ def run(args: argparse.Namespace) -> None:
         wrong = []
         for name in names:
             lines = verify_image(root, name, recorded)
-            show(name, lines or ["as built and as this commit says"])
+            why = not_compared(root, name, recorded)
+            compared = f"not compared with {LOCK}: {why}" if why else "its packages are those recorded"
+            show(name, lines or [f"read whole, as built and as this commit says; {compared}"])
             wrong += [name] if lines else []
         if wrong:
             # What stands on a bad image was made of it.

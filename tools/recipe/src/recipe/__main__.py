@@ -35,7 +35,8 @@ that can running at once and one step after another, by a running step's own pro
 same stage took a row, else by the plan's GPU hours on one GPU. Waiting in the queue is not counted."""
 _CANCEL = """Ends what this user has going in this folder: on this machine, the Snakemake that was told to build the
 recipe (with all else it builds; with --cell it goes on); and the Slurm jobs of the recipe's steps, unless another
-Snakemake that goes on submitted them. What is built stays, and unfinished work is kept for the next build."""
+Snakemake that goes on submitted them. It refuses where a Snakemake on another machine builds the recipe, and names
+that machine. What is built stays, and unfinished work is kept for the next build."""
 
 
 def recipe_path(name: str) -> Path:
@@ -229,7 +230,7 @@ def look_after(args: argparse.Namespace) -> None:
     """Do `recipe status` or `recipe cancel`.
 
     Raises:
-        BadInput: see :func:`load_plans`, or Slurm refused.
+        BadInput: see :func:`load_plans` and :func:`recipe.cancel.find`, or scancel refused.
     """
     path = recipe_path(args.recipe)
     plans = load_plans(path)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from recipe import runs, slurm
 from recipe.plan import PlannedStep
-from recipe.status import rule
+from recipe.status import outputs, rule
+from recipe_core.errors import BadInput
 
 _SECONDS_TO_END = 20.0
 
@@ -92,6 +94,29 @@ def ending(
     return Ending(processes, jobs, left)
 
 
+def refuse_elsewhere(name: str, claimed: Collection[str], past: Sequence[runs.Run]) -> None:
+    """Refuse to cancel what a Snakemake on another machine builds: it would submit the jobs again.
+
+    Args:
+        name: the recipe file's name.
+        claimed: the recipe's files that a run of Snakemake holds a lock on, while none here builds the recipe.
+        past: the folder's runs, newest first.
+
+    Raises:
+        BadInput: the run was started on another machine.
+    """
+    if not claimed or not past:
+        return
+    # A lock does not say whose it is: the newest run's that tried one of its files, else the newest run's.
+    holder = next((run for run in past if not run.attempts.keys().isdisjoint(claimed)), past[0])
+    if holder.host and holder.host != socket.gethostname():
+        raise BadInput(
+            f"{name}: Snakemake on {holder.host} holds the lock and would submit again what is cancelled here, on "
+            f"{socket.gethostname()}; run this on {holder.host}, or if that Snakemake was killed, or {holder.host} is "
+            "gone, run `snakemake --unlock` and then this"
+        )
+
+
 def find(
     folder: Path,
     name: str,
@@ -112,11 +137,15 @@ def find(
         beside: the steps of the grid's other recipes.
 
     Raises:
-        BadInput: squeue gave no answer.
+        BadInput: squeue gave no answer, or a Snakemake on another machine builds the recipe.
     """
     user = os.getuid()
     going = [(process, runs.targets(process.words, recipes)) for process in runs.processes(folder)]
-    ids = {run.log: run.id for run in runs.read_runs(folder)}
+    past = runs.read_runs(folder)
+    if not any(name in built for _, built in going):
+        files = {file for step in steps for file in outputs(step)}
+        refuse_elsewhere(name, runs.locked(folder) & files, past)
+    ids = {run.log: run.id for run in past}
     queue = slurm.queue([user]) if slurm.available() else []
     here = [job for job in queue if Path(job.folder).resolve() == folder.resolve()]
     keys, shared = ({(rule(step.stage), step.key) for step in group} for group in (steps, beside))

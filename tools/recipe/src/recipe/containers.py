@@ -20,11 +20,13 @@ def let_in(environment: MutableMapping[str, str], names: Iterable[str], folders:
         folders: further folders to be seen in containers.
 
     Raises:
-        BadInput: one of the folders does not exist.
+        BadInput: one of the folders does not exist, or names a variable that is not set.
     """
     for folder in folders:
+        if unset := re.search(r"\$\{?(\w+)", folder):
+            raise BadInput(f"bind={folder} in the profile: ${unset[1]} is not set; export it, or name a folder")
         if not Path(folder).is_dir():
-            raise BadInput(f"{folder}: no such folder; see `scratch` in the profile")
+            raise BadInput(f"bind={folder} in the profile: no such folder; make it, or correct the site file")
     # A job inherits what was bound where it was submitted, and Apptainer starts nothing when one of those is not there.
     inherited = environment.get("APPTAINER_BIND", "").split(",")
     binds = [bind for bind in inherited if bind and _is_here(bind.partition(":")[0])]

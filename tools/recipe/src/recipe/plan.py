@@ -63,12 +63,17 @@ class PlannedStep:
         return str(self.parameters.get("endpoint") or (place if place != "sandbox" else ""))
 
     @property
+    def trainer(self) -> str:
+        """The trainer of a step of reinforcement learning, by the recipe or the tool's default; empty for others."""
+        return str(self.parameters.get("trainer", "trl")) if self.stage == "train-rl" else ""
+
+    @property
     def gpus(self) -> int:
         """The GPUs of each of its nodes that the step's tool uses on a machine with GPUs; 0 where it uses none."""
         if self.stage == "train-sft":
             return int(self.parameters.get("processes-per-node", 1))
         if self.stage == "train-rl":
-            return int(self.parameters.get("gpus", 1))
+            return int(self.parameters.get("gpus", 1)) if self.trainer == "skyrl" else 0
         # A tool that serves a model; one behind an API has GPUs of its own.
         served = "model" in self.inputs
         return int(self.parameters.get("tensor-parallel", 1)) * int(self.parameters.get("data-parallel", 1)) * served

@@ -444,6 +444,7 @@ def write_artifact(args: argparse.Namespace, tasks: Artifact, endpoint: Endpoint
     writer.count(rows_in=total, rows_out=total)
     writer.provenance(
         trials_per_minute=round(run_here / elapsed * 60, 1) if run_here else None,
+        trials_run_here=run_here,
         trials_by_host=dict(sorted(hosts.items())),
         turns=turns,
         error_classes=dict(sorted(classes.items())),

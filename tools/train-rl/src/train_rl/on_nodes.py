@@ -3,6 +3,7 @@
     python -m train_rl.on_nodes "apptainer exec ... IMAGE bash -c 'train-rl --trainer skyrl --nodes 2 ...'"
 
 It runs outside the image, on the job's first node, where srun and scontrol are (tools/train-rl/nodes/bash starts it).
+What Ray prints on all nodes is in results/logs/train_rl/ray-JOB.log, which stays unless the line ends with code 0.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from train_rl.ray_cluster import Allocation, RayCluster, allocation
 
 # Instances that train together need each other's network, which the profile takes from images.
 _NO_NETWORK = " --net --network none"
+# Beside the logs of the workflow's steps.
+_LOGS = Path("results") / "logs" / "train_rl"
 _ENTERED = re.compile(r"(.*?\s(?:apptainer|singularity)\s.*?\bexec\s.*?\.sif)\s+bash\s+-c\s", re.DOTALL)
 # Each node lets in the GPUs that it has itself.
 _GPUS = '[ -z "${CUDA_VISIBLE_DEVICES:-}" ] || export APPTAINERENV_CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"'
@@ -81,18 +85,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Bring Ray up, run the line and exit with its code."""
+    """Bring Ray up, run the line and exit with its code.
+
+    Raises:
+        BadInput: the line enters no image, or one without a network; the job has not the nodes that the line counts on;
+            Ray could not be had or kept on one of them.
+    """
     line = args.line.replace(_NO_NETWORK, "", 1)
     enter = entering(line)
-    if "--network" in line.partition(".sif")[0]:
+    if " --net" in " ".join(enter):
         raise BadInput("several nodes need a network: write `--net --network none` into apptainer-args, in these words")
     nodes = nodes_of_job(line)
-    log = Path(f"ray-{nodes.job_id}.log").absolute()
-    with RayCluster(nodes, log.parent, ray=ray_in(enter), enter=enter, log=log) as cluster:
+    ray = ray_in(enter)
+    log = (_LOGS / f"ray-{nodes.job_id}.log").absolute()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with RayCluster(nodes, Path.cwd(), ray=ray, enter=enter, log=log) as cluster:
         code = cluster.run(["/bin/bash", "-c", f"{_GPUS}; {line}"])
-    log.unlink(missing_ok=True)
     if code:
-        raise SystemExit(code if code > 0 else 128 - code)
+        code = code if code > 0 else 128 - code
+        print(f"on_nodes: error: the line ended with code {code}; what Ray printed is in {log}", file=sys.stderr)
+        raise SystemExit(code)
+    log.unlink()
 
 
 main = entry(build_parser, run)

@@ -69,7 +69,11 @@ def build_parser() -> argparse.ArgumentParser:
     optimiser = parser.add_argument_group("optimiser (AdamW, cosine schedule)")
     optimiser.add_argument("--learning-rate", type=above_zero, default=4e-5, help="peak (default 4e-5)")
     optimiser.add_argument("--batch-size", type=positive, default=8, help="conversations a step (default 8)")
-    optimiser.add_argument("--micro-batch-size", type=positive, help="conversations at once (default: the whole batch)")
+    optimiser.add_argument(
+        "--micro-batch-size",
+        type=positive,
+        help="conversations a process takes at once (default: with CUDA 1, else its whole share of the batch)",
+    )
     optimiser.add_argument("--epochs", type=above_zero, default=7.0, help="passes over the data (default 7)")
     optimiser.add_argument("--warmup", type=real(0, 1), default=0.1, help="share of the steps (default 0.1)")
     optimiser.add_argument("--weight-decay", type=real(), default=0.04, help="(default 0.04)")

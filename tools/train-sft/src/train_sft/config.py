@@ -20,14 +20,19 @@ def distributed(args: argparse.Namespace) -> bool:
     return processes(args) > 1 or args.zero_stage > 0
 
 
-def micro_batch_size(args: argparse.Namespace) -> int:
-    """Return how many conversations a process takes at once: what was asked for, else all of its share of a step.
+def micro_batch_size(args: argparse.Namespace, *, cuda: bool) -> int:
+    """Return how many conversations a process takes at once.
+
+    Args:
+        args: the command line; where it does not say, one on a GPU, whose memory a published batch does not fit into,
+            and all of the process's share of a step on a CPU.
+        cuda: whether to train on GPUs.
 
     Raises:
         BadInput: the batch does not divide among the processes, or among their micro-batches.
     """
     count = processes(args)
-    micro = args.micro_batch_size or args.batch_size // count
+    micro = args.micro_batch_size or (1 if cuda else args.batch_size // count)
     if micro == 0 or args.batch_size % (micro * count):
         among = f" x {count} processes" if count > 1 else ""
         raise BadInput(
@@ -52,7 +57,7 @@ def hyperparameters(args: argparse.Namespace, *, cuda: bool) -> dict[str, Any]:
     if flash and not cuda:
         raise BadInput("--flash-attention needs a GPU with CUDA, and none is seen here; leave the flag out")
     checkpointing = cuda if args.gradient_checkpointing is None else args.gradient_checkpointing
-    micro = micro_batch_size(args)
+    micro = micro_batch_size(args, cuda=cuda)
     keys = {
         "stage": "sft",
         "do_train": True,

@@ -17,12 +17,17 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, GRPOTrainer
 
+from recipe_core.errors import BadInput
 from train_rl.episodes import Episode, episode
 from train_rl.estimators import rloo_n
 from train_rl.sampler import Sampler
 from train_rl.trainers import Job
+
+try:
+    from trl import GRPOConfig, GRPOTrainer
+except ModuleNotFoundError as error:
+    raise BadInput(f"{error}; this trainer needs the stack of envs/rl") from None
 
 
 def verifier(completions: list[Any], trial_reward: list[float | None], **_: Any) -> list[float | None]:
