@@ -38,7 +38,7 @@ class Cluster:
         timeout: float = 300,
         stdin: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run words, or a line of shell, as the user that submits; the environment is a fresh log-in's plus `env`."""
+        """Run words, or a line of shell, as the user that submits; the environment is a fresh login's plus `env`."""
         words = ["bash", "-c", command] if isinstance(command, str) else [str(word) for word in command]
         account = pwd.getpwnam(USER)
         login = {"HOME": account.pw_dir, "USER": USER, "LOGNAME": USER, "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}

@@ -182,10 +182,15 @@ def test_several_nodes_that_cannot_see_each_other_are_refused_before_they_start(
     refused = rule_shell(line.replace("COUNT", "2"))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "train-sft: error: several nodes need a network: write `--net --network none` into apptainer-args, "
-        "in these words\n"
+        "train-sft: error: several nodes need a network, and apptainer-args in the site file take it away: write "
+        "`--net --network none`, in these words, which are left out for such steps, or nothing of the kind\n"
     )
     assert rule_shell(line.replace("COUNT", "1")).returncode == 0
+
+
+@pytest.mark.parametrize("words", ["--net --network host", "--network=bridge"])
+def test_several_nodes_may_have_another_network(rule_shell, words: str):
+    assert rule_shell(LINE.replace("WORDS", words).replace("COUNT", "2")).returncode == 0
 
 
 @pytest.mark.full

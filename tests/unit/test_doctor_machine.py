@@ -144,16 +144,16 @@ def place(name: str, **change) -> storage.Place:
         (place("bind", exists=False), "fail: bind /somewhere: no such folder"),
         (place("project", writable=False), "fail: project /somewhere: not writable"),
         (
-            place("bind", free=10**9),
-            "fail: bind /somewhere: ext4, of this machine, 1 GB free, 10,000,000 files: too",
+            place("apptainer-prefix", free=10**9),
+            "fail: apptainer-prefix /somewhere: ext4, of this machine, 1 GB free, 10,000,000 files: too",
         ),
         (
-            place("bind", free=20 * 10**9, inodes=None),
-            "warn: bind /somewhere: ext4, of this machine, 20 GB free: less",
+            place("project", free=20 * 10**9, inodes=None),
+            "warn: project /somewhere: ext4, of this machine, 20 GB free: less",
         ),
         (
-            place("bind", inodes=1000),
-            "warn: bind /somewhere: ext4, of this machine, 1 TB free, 1,000 files: fewer",
+            place("project", inodes=1000),
+            "warn: project /somewhere: ext4, of this machine, 1 TB free, 1,000 files: fewer",
         ),
         (place("tmp", kind="lustre"), "warn: tmp /somewhere: lustre, network"),
         (place("tmp", path="/t" * 30), "warn: tmp /t/t"),
@@ -171,6 +171,8 @@ def test_folders_that_will_not_do(at: storage.Place, text: str):
 def test_folders_that_will_do():
     good = [place(name, kind="lustre") for name in ("project", "bind", "apptainer-prefix")]
     good += [place(name) for name in ("tmp", "shm", "tmux")]
+    # Models and data that belong to somebody else, on a volume that is full.
+    good += [place("bind", writable=False, free=0, inodes=0)]
     assert bad(storage.judge(good, [], shared=True)) == []
     assert bad(storage.judge([place("project")], [], shared=False)) == []
 

@@ -161,11 +161,17 @@ def test_a_time_limit_below_what_rules_ask_for_names_the_rules():
         "fail: partition gpu: time limit 720 min, the longest rule asks for 1440 min (train_sft); "
         "in the site file's set-resources give less runtime, or another partition, to train_sft"
     ]
+    # What fetches is no job where the nodes have no network.
+    fetching = replace(GOOD, minutes={"mix": 0, "fetch_data": 20000})
+    assert bad(fetching, replace(PROFILE, config={})) == []
+    assert bad(fetching, replace(PROFILE, config={"network": "on"}))[0].endswith("another partition, to fetch_data")
     equal = {**GOOD.partitions, "gpu": {**GOOD.partitions["gpu"], "MaxTime": "1-00:00:00"}}
     assert bad(replace(GOOD, partitions=equal)) == []
 
 
-@pytest.mark.parametrize("entry", ["train_sft:qos=long", "train_sft:slurm_extra=--qos=long"])
+@pytest.mark.parametrize(
+    "entry", ["train_sft:qos=long", "train_sft:slurm_extra=--qos=long", "train_sft:slurm_extra=-q long"]
+)
 def test_a_quality_of_service_may_go_beyond_a_time_limit(entry: str):
     short = {**GOOD.partitions, "gpu": {**GOOD.partitions["gpu"], "MaxTime": "12:00:00"}}
     longer = parse(

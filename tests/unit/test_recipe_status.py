@@ -438,18 +438,17 @@ MINE = PlannedStep("mix/a", "mix", "aaa", {}, 0, "")
 HERE = socket.gethostname()
 
 
-def run_on(folder: Path, day: int, host: str, made: str = "") -> None:
-    """Leave the log of a run of Snakemake that has started the job of a file."""
-    logs = folder / ".snakemake" / "log"
-    logs.mkdir(parents=True, exist_ok=True)
-    started = f"rule mix:\n    output: {made}\n    jobid: 1\n" if made else ""
-    (logs / f"2026-01-{day:02}T000000.000000.snakemake.log").write_text(f"{'x' * 200}\n  Host: {host}\n{started}")
-
-
-def lock(folder: Path, *files: str) -> None:
-    locks = folder / ".snakemake" / "locks"
-    locks.mkdir()
-    (locks / "0.output.lock").write_text("".join(f"{file}\n" for file in files))
+def run_on(folder: Path, day: int, host: str, *files: str) -> None:
+    """Leave the log of a run of Snakemake that began on that day, and its lock of files soon after."""
+    logs, locks = (folder / ".snakemake" / name for name in ("log", "locks"))
+    for place in (logs, locks):
+        place.mkdir(parents=True, exist_ok=True)
+    (logs / f"2026-01-{day:02}T000000.000000.snakemake.log").write_text(f"{'x' * 200}\n  Host: {host}\n")
+    if files:
+        lock = locks / f"{day}.output.lock"
+        lock.write_text("".join(f"{file}\n" for file in files))
+        moment = datetime.datetime(2026, 1, day, 0, 1).timestamp()
+        os.utime(lock, (moment, moment))
 
 
 @pytest.fixture
@@ -458,16 +457,14 @@ def without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "available", lambda: False)
 
 
-@pytest.mark.parametrize(
-    ("hosts", "tried"),
-    # It has only begun; something else was built here since; it goes on with what was tried here before.
-    [((HERE, "login2"), ()), (("login2", HERE), (1,)), ((HERE, "login2"), (1, 2))],
-)
+@pytest.mark.parametrize("since", [[], [HERE], ["login3", HERE]])
 @pytest.mark.usefixtures("without_slurm")
-def test_a_build_that_goes_on_on_another_machine_is_not_cancelled(tmp_path: Path, hosts, tried):
-    for day, host in enumerate(hosts, start=1):
-        run_on(tmp_path, day, host, status.outputs(MINE)[0] if day in tried else "")
-    lock(tmp_path, *status.outputs(MINE))
+def test_a_build_that_goes_on_on_another_machine_is_not_cancelled(tmp_path: Path, since: list[str]):
+    """Whatever else was built since, here or elsewhere."""
+    run_on(tmp_path, 1, HERE)
+    run_on(tmp_path, 2, "login2", *status.outputs(MINE))
+    for day, host in enumerate(since, start=3):
+        run_on(tmp_path, day, host)
     with pytest.raises(BadInput) as refused:
         find(tmp_path, "mine", [MINE], ["mine"])
     said = str(refused.value)
@@ -480,14 +477,15 @@ def test_a_lock_of_this_machine_or_of_another_build_or_none_keeps_nothing_from_b
     tmp_path: Path, monkeypatch
 ):
     nothing = Ending([], [], [])
-    run_on(tmp_path, 1, "login2", status.outputs(MINE)[0])
+    run_on(tmp_path, 1, "login2")
     assert find(tmp_path, "mine", [MINE], ["mine"]) == nothing
-    lock(tmp_path, "results/mix/of-another-recipe/manifest.json")
+    run_on(tmp_path, 2, "login2", "results/mix/of-another-recipe/manifest.json")
     assert find(tmp_path, "mine", [MINE], ["mine"]) == nothing
-    run_on(tmp_path, 2, HERE, status.outputs(MINE)[0])
-    (tmp_path / ".snakemake" / "locks" / "1.output.lock").write_text(status.outputs(MINE)[0])
+    run_on(tmp_path, 3, HERE, *status.outputs(MINE))
     assert find(tmp_path, "mine", [MINE], ["mine"]) == nothing
-    run_on(tmp_path, 3, "login2", status.outputs(MINE)[0])
+    run_on(tmp_path, 4, "login2")
+    assert find(tmp_path, "mine", [MINE], ["mine"]) == nothing
+    run_on(tmp_path, 5, "login2", *status.outputs(MINE))
     going = process(1, "mine")
     monkeypatch.setattr(runs, "processes", lambda folder: [going])
     assert find(tmp_path, "mine", [MINE], ["mine"]) == Ending([(going, ["mine"])], [], [])

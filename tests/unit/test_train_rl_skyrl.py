@@ -8,7 +8,7 @@ import pytest
 
 from recipe_core.errors import BadInput
 from train_rl import on_nodes
-from train_rl.on_nodes import entering
+from train_rl.on_nodes import entering, isolated
 from train_rl.ray_cluster import Allocation, gpus_of, head_port, ray_words
 from train_rl.sampler import SamplingSettings
 from train_rl.trainers import Job
@@ -282,6 +282,11 @@ def test_rays_log_stays_when_a_node_is_lost(on_two_nodes, tmp_path: Path):
 @pytest.mark.parametrize("words", ["--network none --net", "--net --network=none", "--net", "--net  --network none"])
 def test_several_nodes_without_a_network_are_refused(on_two_nodes, tmp_path: Path, words: str):
     line = ENTER.replace("--net --network none", words)
-    with pytest.raises(BadInput, match="several nodes need a network: write `--net --network none`"):
+    with pytest.raises(BadInput, match="apptainer-args in the site file take it away: write `--net --network none`"):
         on_two_nodes(f"{line} 'train-rl --nodes 2'")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["--net --network host", "--network=bridge"])
+def test_several_nodes_may_have_another_network(words: str):
+    assert not isolated(ENTER.replace("--net --network none", words))

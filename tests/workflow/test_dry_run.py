@@ -25,7 +25,7 @@ def profile_words(folder: Path) -> list[object]:
     # A plan needs no Apptainer, but Snakemake looks for it.
     if folder.name != "local" and shutil.which("apptainer") is None:
         words += ["--software-deployment-method", "env-modules"]
-    # Nor the folder that a site keeps results in.
+    # Nor the folders that a site binds.
     return [*words, "--config", "bind=/"] if site else words
 
 

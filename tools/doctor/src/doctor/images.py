@@ -109,7 +109,7 @@ def judge(facts: Facts, *, needed: bool = True) -> list[Finding]:
     level: Level = "fail" if needed else "warn"
     if facts.listing is not None:
         mend = "set the workflow up: make setup-cluster"
-        return [Finding("warn", CHECK, f"images list: {facts.listing.complaint}", mend)]
+        return [Finding(level, CHECK, f"images list: {facts.listing.complaint}", mend)]
     if not any(image.built for image in facts.images):
         old = f"; {len(facts.others)} of another commit are" if facts.others else ""
         mend = f"build them ({facts.build}), or copy them from where they are built, with the same commit"

@@ -239,7 +239,13 @@ def _time(
     name = target.partition or default_partition(facts.partitions)
     fields = facts.partitions.get(name)
     asked = {rule: asked_minutes(profile, rule, minutes.get(rule)) for rule in rules}
-    known = {rule: wanted for rule, wanted in asked.items() if rule and wanted is not None}
+    # What fetches runs here, and is no job, where the nodes have no network.
+    local = "" if profile.config.get("network") == "on" else "fetch_"
+    known = {
+        rule: wanted
+        for rule, wanted in asked.items()
+        if rule and wanted is not None and not (local and rule.startswith(local))
+    }
     if fields is None or not known:
         return []
     longest = max(known, key=lambda rule: known[rule] or 0)
@@ -252,7 +258,7 @@ def _time(
     mend = f"in the site file's set-resources give less runtime, or another partition, to {', '.join(over)}"
     # sbatch refuses such a job where limits are enforced (EnforcePartLimits); else it takes the job, which then waits
     # for ever (PartitionTimeLimit), but for one whose quality of service may go beyond the limit.
-    if any(word.startswith("--qos") for word in target.words()):
+    if any(word.startswith(("--qos", "-q")) for word in target.words()):
         return [Finding("warn", CHECK, text, f"{mend}, unless its quality of service allows that")]
     return [Finding("fail", CHECK, text, mend)]
 

@@ -44,7 +44,7 @@ NETWORK = frozenset(
 )
 MENDS = {
     "project": "clone the project where there is room and you may write",
-    "bind": "correct `bind=` of config in the site file, or make the folder, or make room",
+    "bind": "correct `bind=` of config in the site file, or make the folder",
     "apptainer-prefix": "correct `apptainer-prefix` in the site file, or make the folder, or make room",
     "tmp": "set TMPDIR to a folder on the machine's own disk",
     "shm": "ask the site for a larger /dev/shm",
@@ -120,7 +120,7 @@ def named_places(profile: Profile, environment: Mapping[str, str], project: str)
     prefix = profile.settings.get("apptainer-prefix", "")
     named = [
         ("project", project),
-        *(("bind", folder) for folder in profile.config.get("bind", "").split(",")),
+        *(("bind", os.path.expanduser(path)) for path in profile.config.get("bind", "").split(",")),
         ("apptainer-prefix", prefix),
         ("tmp", temporary),
         ("shm", "/dev/shm"),
@@ -194,6 +194,9 @@ def judge(places: Sequence[Place], quotas: Sequence[Quota], *, shared: bool) -> 
 def _judge_place(place: Place, *, shared: bool) -> Finding:
     mend = MENDS[place.name]
     where = f"{place.name} {place.path}"
+    if place.exists and place.name == "bind":
+        # It is to be seen; whether it is written to is up to what is in it.
+        return Finding("ok", CHECK, f"{where}: {place.kind or 'unknown type'}, {bytes_text(place.free)} free")
     if not place.exists or not place.writable:
         return Finding("fail", CHECK, f"{where}: {'not writable for you' if place.exists else 'no such folder'}", mend)
     text = f"{where}: {place.kind or 'unknown type'}, {'network' if place.network else 'of this machine'}, "

@@ -76,12 +76,14 @@ def read_lock(root: Path) -> dict[str, Any]:
     path = root / LOCK
     try:
         recorded = json.loads(path.read_text()) if path.is_file() else {}
-        if all(isinstance(each["images"], dict) for each in recorded.values()):
+        if all(
+            image.keys() >= {"locks", "packages"} for each in recorded.values() for image in each["images"].values()
+        ):
             return dict(recorded)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     mend = f"take the committed file: git checkout {LOCK}"
-    raise BadInput(f"{path}: not records by architecture, each with `images`; {mend}")
+    raise BadInput(f"{path}: not records by architecture, each with `images` of `locks` and `packages`; {mend}")
 
 
 def lock_digests(root: Path, image: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,27 +94,24 @@ def ending(
     return Ending(processes, jobs, left)
 
 
-def refuse_elsewhere(name: str, claimed: Collection[str], past: Sequence[runs.Run]) -> None:
+def refuse_elsewhere(name: str, holders: Iterable[runs.Run]) -> None:
     """Refuse to cancel what a Snakemake on another machine builds: it would submit the jobs again.
 
     Args:
         name: the recipe file's name.
-        claimed: the recipe's files that a run of Snakemake holds a lock on, while none here builds the recipe.
-        past: the folder's runs, newest first.
+        holders: the runs of Snakemake that hold a lock on files of the recipe, while none here builds it.
 
     Raises:
         BadInput: the run was started on another machine.
     """
-    if not claimed or not past:
-        return
-    # A lock does not say whose it is: the newest run's that tried one of its files, else the newest run's.
-    holder = next((run for run in past if not run.attempts.keys().isdisjoint(claimed)), past[0])
-    if holder.host and holder.host != socket.gethostname():
-        raise BadInput(
-            f"{name}: Snakemake on {holder.host} holds the lock and would submit again what is cancelled here, on "
-            f"{socket.gethostname()}; run this on {holder.host}, or if that Snakemake was killed, or {holder.host} is "
-            "gone, run `snakemake --unlock` and then this"
-        )
+    here = socket.gethostname()
+    for holder in holders:
+        if holder.host and holder.host != here:
+            raise BadInput(
+                f"{name}: Snakemake on {holder.host} holds the lock and would submit again what is cancelled here, on "
+                f"{here}; run this on {holder.host}, or if that Snakemake was killed, or {holder.host} is gone, run "
+                "`snakemake --unlock` and then this"
+            )
 
 
 def find(
@@ -144,7 +141,7 @@ def find(
     past = runs.read_runs(folder)
     if not any(name in built for _, built in going):
         files = {file for step in steps for file in outputs(step)}
-        refuse_elsewhere(name, runs.locked(folder) & files, past)
+        refuse_elsewhere(name, (run for file, run in runs.claims(folder, past).items() if file in files))
     ids = {run.log: run.id for run in past}
     queue = slurm.queue([user]) if slurm.available() else []
     here = [job for job in queue if Path(job.folder).resolve() == folder.resolve()]

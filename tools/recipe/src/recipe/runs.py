@@ -13,10 +13,12 @@ import re
 import signal
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 _LOGS = Path(".snakemake") / "log"
 _LOCKS = Path(".snakemake") / "locks"
+_LOG_SUFFIX = ".snakemake.log"
 # What Snakemake builds when it is told nothing.
 _DEFAULT_RECIPE = "demo"
 # Older runs than these tell nothing of today's jobs. Linting and asking for the version leave logs of a line or none.
@@ -69,6 +71,11 @@ class Run:
     host: str = ""
     id: str = ""
     attempts: dict[str, Attempt] = field(default_factory=dict)
+
+    @property
+    def started(self) -> datetime:
+        """When it began, by the clock of its machine: Snakemake names the log by it."""
+        return datetime.strptime(self.log.name.removesuffix(_LOG_SUFFIX), "%Y-%m-%dT%H%M%S.%f")
 
 
 @dataclass(frozen=True)
@@ -137,18 +144,28 @@ def parse_run(text: str, log: Path) -> Run:
 
 def read_runs(folder: Path) -> list[Run]:
     """Return the last runs of Snakemake in a folder, newest first."""
-    logs = [log for log in (folder / _LOGS).glob("*.snakemake.log") if log.stat().st_size >= _SHORTEST_LOG]
+    logs = [log for log in (folder / _LOGS).glob(f"*{_LOG_SUFFIX}") if log.stat().st_size >= _SHORTEST_LOG]
     newest = sorted(logs, reverse=True)[:_RUNS_READ]
     return [parse_run(log.read_text(errors="replace"), log.resolve()) for log in newest]
 
 
-def locked(folder: Path) -> set[str]:
-    """Return the files that runs of Snakemake have claimed to make."""
-    files: set[str] = set()
+def claims(folder: Path, past: Sequence[Run]) -> dict[str, Run]:
+    """Return the files that runs of Snakemake hold a lock on, each with the run.
+
+    A lock does not say whose it is: it is that of the last run that began before it was taken.
+
+    Args:
+        folder: where Snakemake runs.
+        past: its runs, newest first.
+    """
+    found: dict[str, Run] = {}
     for lock in (folder / _LOCKS).glob("*.output.lock"):
         with contextlib.suppress(FileNotFoundError):
-            files.update(lock.read_text().splitlines())
-    return files
+            taken = datetime.fromtimestamp(lock.stat().st_mtime)
+            holder = next((run for run in past if run.started <= taken), None)
+            if holder:
+                found.update(dict.fromkeys(lock.read_text().splitlines(), holder))
+    return found
 
 
 def processes(folder: Path) -> list[Process]:

@@ -317,13 +317,13 @@ def gather(folder: Path) -> Evidence:
             notes.append(str(error))
     found = runs.read_runs(folder)
     alive = {process.log for process in runs.processes(folder)}
-    locked = runs.locked(folder)
+    locked = runs.claims(folder, found)
     if locked and not alive:
-        elsewhere = found[0].host if found and found[0].host != socket.gethostname() else ""
+        elsewhere = next((run for run in locked.values() if run.host not in ("", socket.gethostname())), None)
         if elsewhere:
             # A lock is the only sign of a run on another machine.
-            alive.add(found[0].log)
-            notes.append(f"Snakemake's lock is held: a run on {elsewhere} goes on, or was killed")
+            alive.add(elsewhere.log)
+            notes.append(f"Snakemake's lock is held: a run on {elsewhere.host} goes on, or was killed")
         else:
             notes.append(
                 "Snakemake's lock is held, but no run that you may see goes on here; "

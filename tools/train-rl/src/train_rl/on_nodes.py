@@ -45,6 +45,13 @@ def entering(line: str) -> list[str]:
     return ["/bin/bash", "-c", f'{_GPUS}; exec env {found[1].strip()} "$@"', "enter"]
 
 
+def isolated(enter: str) -> bool:
+    """Return whether the words that enter an image take the network away."""
+    words = enter.split()
+    text = " ".join(words)
+    return "--network none" in text or "--network=none" in text or ("--net" in words and "--network" not in text)
+
+
 def nodes_of_job(line: str) -> Allocation:
     """Return the nodes of the job, all of them: the step that this runs in has the first alone.
 
@@ -93,8 +100,11 @@ def run(args: argparse.Namespace) -> None:
     """
     line = args.line.replace(_NO_NETWORK, "", 1)
     enter = entering(line)
-    if " --net" in " ".join(enter):
-        raise BadInput("several nodes need a network: write `--net --network none` into apptainer-args, in these words")
+    if isolated(" ".join(enter)):
+        raise BadInput(
+            "several nodes need a network, and apptainer-args in the site file take it away: write `--net --network "
+            "none`, in these words, which are left out for such steps, or nothing of the kind"
+        )
     nodes = nodes_of_job(line)
     ray = ray_in(enter)
     log = (_LOGS / f"ray-{nodes.job_id}.log").absolute()
