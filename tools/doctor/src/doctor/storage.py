@@ -120,7 +120,7 @@ def named_places(profile: Profile, environment: Mapping[str, str], project: str)
     prefix = profile.settings.get("apptainer-prefix", "")
     named = [
         ("project", project),
-        *(("bind", os.path.expanduser(path)) for path in profile.config.get("bind", "").split(",")),
+        *(("bind", str(Path(path).expanduser())) for path in profile.config.get("bind", "").split(",") if path),
         ("apptainer-prefix", prefix),
         ("tmp", temporary),
         ("shm", "/dev/shm"),
