@@ -269,6 +269,7 @@ def test_a_prompt_goes_out_as_one_conversation_with_its_sampling(tool, tmp_path)
     assert original_of(body) == "In /app: Create done.txt for a."
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

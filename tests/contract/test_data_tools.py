@@ -145,6 +145,7 @@ def test_a_mix_of_no_rows_is_refused(tool, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["shares", "weights", "round-robin", "concatenate"])
 def test_a_mix_is_the_same_however_its_inputs_are_ordered_and_cut(method, tool, tmp_path):
     rows = [task(i, source) for source, n in (("a", 9), ("b", 4), ("c", 20)) for i in range(n)]
@@ -217,6 +218,7 @@ def test_mix_keeps_columns_beyond_those_of_a_task(tool, tmp_path):
     assert rows == {"a-000": 5, "b-000": None}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -57,6 +57,7 @@ def kept_and_dropped(out: Path) -> tuple[list[str], dict[str, tuple[str, float]]
     return kept, rejects
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("flags", "dropped"),
     [

@@ -89,6 +89,7 @@ def test_the_order_of_candidates_and_artifacts_decides_nothing_and_a_rerun_is_a_
     assert again.stdout == first.stdout == other.stdout
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("words", "message"),
     [

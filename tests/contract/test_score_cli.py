@@ -298,6 +298,7 @@ class TestRows:
 
 
 class TestFailures:
+    @pytest.mark.full
     @pytest.mark.parametrize(
         ("words", "message"),
         [

@@ -54,6 +54,7 @@ def test_pybugs_without_its_packages_says_what_to_run(tool, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("source", ["folder", "jsonl", "inferredbugs", "swe-smith", "superuser", "questions"])
 def test_a_source_of_given_data_needs_an_input_that_is_there(tool, tmp_path: Path, source: str) -> None:
     for changes, message in (

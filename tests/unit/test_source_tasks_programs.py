@@ -85,6 +85,7 @@ def candidates(module: Any, path: Path, *rows: dict[str, Any]) -> list[Candidate
     return [one for split in SPLITS for one in source.generate(split, 0, source.families())]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("module", "row", "changes"),
     [
