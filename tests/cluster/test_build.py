@@ -345,7 +345,7 @@ def test_a_training_step_gets_its_nodes_and_gpus_by_its_rule(built: Project):
     (job,) = set(re.findall(r"SLURM jobid '?(\d+)", done.stdout + done.stderr))
     (had,) = built.cluster.sacct(job, "AllocTRES")
     assert {"node=2", "gres/gpu=2"} <= set(had.split(",")), had
-    assert open_artifact(built.folder / target).manifest["params"]["nodes"] == 2
+    assert open_artifact(built.folder / target).manifest["parameters"]["nodes"] == 2
 
 
 def test_a_cancelled_job_is_seen_at_once_and_run_again(built: Project):

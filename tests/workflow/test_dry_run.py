@@ -58,12 +58,13 @@ def test_every_step_of_every_recipe_is_planned_once(profile: Path, tool):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_planned_alone(recipe: Path, tool):
-    done = dry_run(tool, *profile_words(LOCAL), "--", recipe.stem)
+@pytest.mark.parametrize("name", [path.stem for path in RECIPES if "-ablate-" not in path.stem])
+def test_a_recipe_is_planned_alone(name: str, tool):
+    done = dry_run(tool, *profile_words(LOCAL), "--", name)
     assert done.returncode == 0, done.stderr
     planned = outputs(done)
-    for step in {step.key: step for plan in load_plans(recipe).values() for step in plan.values()}.values():
+    plans = load_plans(ROOT / "workflow" / "recipes" / f"{name}.yaml")
+    for step in {step.key: step for plan in plans.values() for step in plan.values()}.values():
         assert planned[f"{step.artifact}/manifest.json"] == 1, step.name
 
 

@@ -26,7 +26,9 @@ rule evaluate_shard:
         seed=seed,
         date=date,
     shell:
+        # To jobs that find the old artifact nothing is left to do, and Snakemake removes it only for the job that writes it.
         """
+        rm -f results/evaluate/{wildcards.key}/manifest.json
         evaluate pull {params.model:q} {params.tasks:q} {params.flags:q} \
             --seed {params.seed} \
             --date {params.date} \

@@ -26,7 +26,9 @@ rule rollout_shard:
         seed=seed,
         date=date,
     shell:
+        # To jobs that find the old artifact nothing is left to do, and Snakemake removes it only for the job that writes it.
         """
+        rm -f results/rollout/{wildcards.key}/manifest.json
         rollout pull {params.tasks:q} {params.model:q} {params.flags:q} \
             --seed {params.seed} \
             --date {params.date} \
