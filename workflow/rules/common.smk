@@ -306,8 +306,12 @@ def made_from(wildcards):
     ]
 
 
-def flags(wildcards):
-    """The flags for the step's parameters, as the recipe states them."""
+def flags(wildcards, threads):
+    """The flags for the step's parameters, as the recipe states them.
+
+    Snakemake does a step again when a parameter of its rule changes, but for those that are made from its threads, as these
+    seem to be: what decides an artifact is in its key, and another `tensor-parallel` makes no other.
+    """
     return STEPS[wildcards.key].flags
 
 

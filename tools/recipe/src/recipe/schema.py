@@ -390,7 +390,8 @@ class ModelTrials(Trials, Answered):
     environment: Literal["sandbox", "daytona", "modal", "e2b"] | None = None
     shards: Count | None = Field(
         default=None,
-        description="jobs that pull trials from one heap, each with a model server of its own (default 1)",
+        description="jobs that pull trials from one heap, each with a model server of its own (default 1); "
+        "with another number a finished step is done again",
     )
 
 
