@@ -36,7 +36,7 @@ test-full: setup ## everything a machine without a GPU can run
 	$(PYTHON) envs/install.py skyrl-config
 	$(MAKE) --no-print-directory lint
 	pytest -n auto --dist worksteal -m "not full and not cluster" tests
-	pytest -n 3 --dist worksteal -m "full and not cluster" tests
+	pytest -n 2 --dist worksteal -m "full and not cluster" tests
 
 test-cluster: setup ## bring up a real Slurm and Apptainer (Debian 12, as root), build the images, run what needs them
 	tests/cluster/apptainer
