@@ -240,11 +240,11 @@ def _time(
     fields = facts.partitions.get(name)
     asked = {rule: asked_minutes(profile, rule, minutes.get(rule)) for rule in rules}
     # What fetches runs here, and is no job, where the nodes have no network.
-    local = "" if profile.config.get("network") == "on" else "fetch_"
+    network = profile.config.get("network") == "on"
     known = {
         rule: wanted
         for rule, wanted in asked.items()
-        if rule and wanted is not None and not (local and rule.startswith(local))
+        if rule and wanted is not None and (network or not rule.startswith("fetch_"))
     }
     if fields is None or not known:
         return []

@@ -141,7 +141,7 @@ def find(
     past = runs.read_runs(folder)
     if not any(name in built for _, built in going):
         files = {file for step in steps for file in outputs(step)}
-        refuse_elsewhere(name, (run for file, run in runs.claims(folder, past).items() if file in files))
+        refuse_elsewhere(name, (run for file, run in runs.claims(folder, past).items() if run and file in files))
     ids = {run.log: run.id for run in past}
     queue = slurm.queue([user]) if slurm.available() else []
     here = [job for job in queue if Path(job.folder).resolve() == folder.resolve()]

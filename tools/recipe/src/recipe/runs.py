@@ -75,7 +75,7 @@ class Run:
     @property
     def started(self) -> datetime:
         """When it began, by the clock of its machine: Snakemake names the log by it."""
-        return datetime.strptime(self.log.name.removesuffix(_LOG_SUFFIX), "%Y-%m-%dT%H%M%S.%f")
+        return datetime.fromisoformat(self.log.name.removesuffix(_LOG_SUFFIX))
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def read_runs(folder: Path) -> list[Run]:
     return [parse_run(log.read_text(errors="replace"), log.resolve()) for log in newest]
 
 
-def claims(folder: Path, past: Sequence[Run]) -> dict[str, Run]:
-    """Return the files that runs of Snakemake hold a lock on, each with the run.
+def claims(folder: Path, past: Sequence[Run]) -> dict[str, Run | None]:
+    """Return the files that runs of Snakemake hold a lock on, each with the run, or None where its log is not read.
 
     A lock does not say whose it is: it is that of the last run that began before it was taken.
 
@@ -158,13 +158,12 @@ def claims(folder: Path, past: Sequence[Run]) -> dict[str, Run]:
         folder: where Snakemake runs.
         past: its runs, newest first.
     """
-    found: dict[str, Run] = {}
+    found: dict[str, Run | None] = {}
     for lock in (folder / _LOCKS).glob("*.output.lock"):
         with contextlib.suppress(FileNotFoundError):
             taken = datetime.fromtimestamp(lock.stat().st_mtime)
             holder = next((run for run in past if run.started <= taken), None)
-            if holder:
-                found.update(dict.fromkeys(lock.read_text().splitlines(), holder))
+            found.update(dict.fromkeys(lock.read_text().splitlines(), holder))
     return found
 
 

@@ -319,7 +319,7 @@ def gather(folder: Path) -> Evidence:
     alive = {process.log for process in runs.processes(folder)}
     locked = runs.claims(folder, found)
     if locked and not alive:
-        elsewhere = next((run for run in locked.values() if run.host not in ("", socket.gethostname())), None)
+        elsewhere = next((run for run in locked.values() if run and run.host not in ("", socket.gethostname())), None)
         if elsewhere:
             # A lock is the only sign of a run on another machine.
             alive.add(elsewhere.log)
