@@ -3,7 +3,13 @@
 .PHONY: help setup setup-cluster demo build fetch test test-full test-cluster lint format docs lock bench-data bench-sandbox bench-slurm clean
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3
+# The first of these that is new enough; some systems keep a newer Python beside their own.
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHONS = python3 python3.11 python3.12 python3.13 python3.14
+PYTHON ?= $(shell for python in $(PYTHONS); do $$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
+ifeq ($(strip $(PYTHON)),)
+$(error no Python 3.11 or newer on PATH, only $(or $(shell python3 --version 2>&1),none); install one, or name it: make PYTHON=/path/to/python3.11)
+endif
 PATH := $(CURDIR)/.venvs/bin:$(PATH)
 export PATH
 

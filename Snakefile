@@ -12,6 +12,8 @@ min_version("9.27")
 include: "workflow/rules/common.smk"
 
 
+check_config()
+
 # The profile says where the tools are (inside an image they are on PATH already) and which sandbox runs on its machines.
 PREFIX = f"export SANDBOX_BACKEND={config.get('sandbox', 'auto')}; "
 if "bin" in config:

@@ -28,9 +28,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVS = ROOT / "envs"
 VENVS = ROOT / ".venvs"
 UV = VENVS / "bin" / "uv"
-# Programs the tools call that no Python package carries, and the Debian package of each. Where only the workflow is
-# installed, the tools and these stand in images.
-SYSTEM_PROGRAMS = {"tmux": "tmux", "bash": "bash"}
+# Interpreters that uv fetches.
+PYTHONS = VENVS / "python"
+# Programs the tools call that no Python package carries, and the Debian package of each; g++ is for what torch compiles
+# when a model is served on a CPU. Where only the workflow is installed, the tools and these stand in images.
+SYSTEM_PROGRAMS = {"tmux": "tmux", "bash": "bash", "g++": "g++"}
 # Libraries that packages are linked with and do not carry (vLLM's build for the CPU), likewise.
 SYSTEM_LIBRARIES = {"libnuma.so.1": "libnuma1"}
 
@@ -151,8 +153,9 @@ def find_python(version: str, settings: dict[str, str], *, headers: bool = False
                 return candidate
     wanted = f"Python {version} with its headers" if headers else f"Python {version}"
     say(f"no {wanted} on this machine; fetching one")
-    environment = {**os.environ, **settings}
-    fetched = subprocess.run([UV, "python", "install", version], env=environment)
+    # A home may be small, and not be there where jobs run.
+    environment = {"UV_PYTHON_INSTALL_DIR": str(PYTHONS), **os.environ, **settings}
+    fetched = subprocess.run([UV, "python", "install", "--no-bin", version], env=environment)
     if fetched.returncode:
         package = f" (Debian: python{version}-dev)" if headers else ""
         fail(f"{wanted} is not on this machine and could not be fetched; install it{package} and run this again")

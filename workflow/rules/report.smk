@@ -13,7 +13,7 @@ rule report:
     container:
         image("data")
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         artifacts=reported_artifacts,
@@ -56,7 +56,7 @@ rule rank:
     container:
         image("data")
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         candidates=ranked_candidates,

@@ -15,7 +15,7 @@ rule rollout_shard:
         image("harness")
     threads: cores(2)
     resources:
-        mem_mb=memory(6000),
+        mem_mb=memory_of(6000),
         gres=gres,
         runtime=1440,
     params:
@@ -53,7 +53,7 @@ rule rollout:
         image("harness")
     threads: cores(2)
     resources:
-        mem_mb=memory(6000),
+        mem_mb=memory_of(6000),
         gres=gres,
         runtime=1440,
     params:

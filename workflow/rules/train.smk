@@ -15,7 +15,7 @@ rule init_model:
     container:
         image("serve")
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         trajectories=artifacts("trajectories"),
@@ -45,7 +45,7 @@ rule train_sft:
         image("sft")
     threads: threads_of
     resources:
-        mem_mb=memory(6000),
+        mem_mb=memory_of(6000),
         gres=gres,
         runtime=1440,
         nodes=nodes_of,
@@ -82,7 +82,7 @@ rule train_rl:
         trainer_image
     threads: threads_of
     resources:
-        mem_mb=memory(6000),
+        mem_mb=memory_of(6000),
         gres=gres,
         runtime=1440,
         nodes=nodes_of,

@@ -12,6 +12,8 @@ from doctor.findings import Finding, Level, bytes_text
 from doctor.profile import Profile
 
 CHECK = "images"
+# Images for CPUs that a site with GPUs needs too: `make fetch` runs in the first, train-rl with trl in the second.
+_ON_CPUS = ("data", "rl")
 BIN = Path(".venvs") / "bin"
 
 
@@ -39,6 +41,8 @@ class Facts:
     others: tuple[str, ...] = field(default=())
     # What `images build` is told besides, for the kind of images that the profile means.
     flags: tuple[str, ...] = ()
+    # Where those are the images for GPUs: what else recipes need.
+    besides: tuple[Image, ...] = ()
 
     @property
     def build(self) -> str:
@@ -70,12 +74,13 @@ def gather(root: Path, arguments: str = "", *, cuda: bool = False) -> Facts:
     files = [root / image.path for image in images if image.built]
     own = {Path(image.path).name for image in (*images, *of_the_other_kind)}
     others = tuple(sorted({path.name for path in (root / "images").glob("*.sif")} - own))
+    besides = tuple(image for image in of_the_other_kind if image.name in _ON_CPUS) if cuda else ()
     if not files:
-        return Facts(images, others=others, flags=flags)
+        return Facts(images, others=others, flags=flags, besides=besides)
     smallest = min(files, key=lambda path: path.stat().st_size)
     size = sum(path.stat().st_size for path in files)
     trial = ask_inside(smallest, arguments, "true", 120)
-    return Facts(images, None, size, str(smallest.relative_to(root)), trial, others, flags)
+    return Facts(images, None, size, str(smallest.relative_to(root)), trial, others, flags, besides)
 
 
 def listed(root: Path, flags: Sequence[str] = ()) -> tuple[Image, ...] | Answer:
@@ -123,6 +128,11 @@ def judge(facts: Facts, *, needed: bool = True) -> list[Finding]:
         found.append(Finding(level, CHECK, f"{there} of {len(facts.images)} are here, not {paths}", mend))
     else:
         found.append(Finding("ok", CHECK, f"all {there} are in images/ ({bytes_text(facts.size)})"))
+    if lacking := [image for image in facts.besides if not image.built]:
+        mend = f"build what your recipes need: images build {' '.join(image.name for image in lacking)}"
+        paths = ", ".join(image.path for image in lacking)
+        told = f"not here: {paths} (data is for `make fetch`, rl for train-rl with the trainer trl)"
+        found.append(Finding("warn", CHECK, told, mend))
     if facts.trial is not None and facts.trial.code:
         mend = "mend the findings of apptainer, or read the image: images verify"
         found.append(Finding("fail", CHECK, f"{facts.tried} does not start: {facts.trial.complaint}", mend))

@@ -163,8 +163,14 @@ def not_compared(root: Path, name: str, recorded: dict[str, Any]) -> str:
     return "" if entry_["locks"] == lock_digests(root, name) else "the record is of other locks"
 
 
-def verify_image(root: Path, name: str, recorded: dict[str, Any]) -> list[str]:
-    """Read an image and return a line for everything that is other than it should be."""
+def verify_image(root: Path, name: str, packages: str | None) -> list[str]:
+    """Read an image and return a line for everything that is other than it should be.
+
+    Args:
+        root: the project's folder.
+        name: the image's.
+        packages: the recorded digest of its packages; None where there is none to compare with.
+    """
     path = root / image_path(root, name)
     if not path.is_file():
         return [f"not built; build it: images build {name}"]
@@ -176,10 +182,8 @@ def verify_image(root: Path, name: str, recorded: dict[str, Any]) -> list[str]:
         what = inside.get(f"{HOME}/{file}", "missing")
         if what != file_digest(root / file):
             lines.append(f"{HOME}/{file}: {what[:40]}, not what stands here")
-    if not not_compared(root, name, recorded):
-        packages, known = digest_of(packages_of(found)), recorded[platform.machine()]["images"][name]["packages"]
-        if packages != known:
-            lines.append(f"{HOME}/.venvs: digest {packages[:12]}, {LOCK} has {known[:12]}")
+    if packages is not None and (digest := digest_of(packages_of(found))) != packages:
+        lines.append(f"{HOME}/.venvs: digest {digest[:12]}, {LOCK} has {packages[:12]}")
     return lines
 
 
@@ -210,8 +214,9 @@ def run(args: argparse.Namespace) -> None:
         recorded = read_lock(root)
         wrong = []
         for name in names:
-            lines = verify_image(root, name, recorded)
             why = not_compared(root, name, recorded)
+            packages = None if why else recorded[platform.machine()]["images"][name]["packages"]
+            lines = verify_image(root, name, packages)
             compared = f"not compared with {LOCK}: {why}" if why else "its packages are those recorded"
             show(name, lines or [f"read whole, as built and as this commit says; {compared}"])
             wrong += [name] if lines else []

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recipe.plan import PlannedStep
+from recipe_core.select import rows_of_fraction
 
 # Bytes of a conversation on disk, a token: four of text, compressed to a third; assumed.
 _ROW_BYTES = 4 / 3
@@ -185,7 +186,7 @@ def _rows(stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, list[C
     if stage == "mix" and not parameters.get("with-replacement"):
         stated = min(stated or before, before)
     if "fraction" in parameters:
-        return before * parameters["fraction"], False
+        return rows_of_fraction(str(parameters["fraction"]), int(before)), False
     if stated is not None:
         return min(stated, before) if stage != "mix" else stated, False
     # What a filter without a stated size leaves is known when it has run.

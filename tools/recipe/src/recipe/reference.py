@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -79,6 +80,9 @@ def _rows(stage: str, model: type[Step]) -> Iterator[str]:
         # What the workflow does and no tool has a flag for says so itself.
         action = actions.get(flag)
         said = (action.help or "").replace("%(default)s", str(action.default)) if action else info.description
+        if info.is_required():
+            # The tool has a default, a recipe states it.
+            said = re.sub(r" \(default [^()]*\)", "", said or "")
         what = kind(info.annotation)
         if name in model.references:
             bounded = any(getattr(limit, "max_length", None) == 1 for limit in info.metadata)
