@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from recipe_core.artifact import open_artifact
+from recipe_core.artifact import canonical_json, file_entry, open_artifact
+from recipe_core.fetched import LISTING
 
 REPO, REVISION = "owner/small", "0123456789abcdef0123456789abcdef01234567"
 HUB = ("--hub", REPO, "--revision", REVISION)
+
+
+def write_listing(folder: Path) -> None:
+    """Say that what lies in a folder was fetched."""
+    (folder / LISTING).write_text(canonical_json({path.name: file_entry(path) for path in folder.iterdir()}))
 
 
 def put_model(cache: Path, **tensors: list[int]) -> Path:
@@ -28,7 +34,7 @@ def put_model(cache: Path, **tensors: list[int]) -> Path:
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
     (folder / "config.json").write_text("{}")
-    (folder / ".complete").touch()
+    write_listing(folder)
     return folder
 
 
@@ -70,7 +76,55 @@ def test_a_model_that_is_not_pinned_is_refused(words, said: str, tool, tmp_path:
 def test_a_truncated_weight_file_is_named(tool, tmp_path: Path):
     weights = put_model(tmp_path, embed=[8, 4]) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:20])
+    (weights.parent / LISTING).unlink()
+    write_listing(weights.parent)
     done = tool("init-model", *HUB, "--cache", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "model.safetensors: truncated or not a safetensors file" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def edit(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "file", "said"),
+    [
+        (cut, "model.safetensors", " bytes, expected "),
+        (edit, "model.safetensors", "its SHA-256 is "),
+        (lambda folder: (folder / "config.json").unlink(), "config.json", "missing, expected 2 bytes"),
+        (lambda folder: (folder / "vocab.json").touch(), "vocab.json", "was not fetched"),
+        (lambda folder: (folder / LISTING).unlink(), LISTING, "missing, or no list"),
+        (lambda folder: (folder / LISTING).write_text("{"), LISTING, "missing, or no list"),
+    ],
+)
+def test_a_model_that_is_not_as_it_was_fetched_is_one_line(spoil, file: str, said: str, tool, tmp_path: Path):
+    folder = put_model(tmp_path, embed=[8, 4])
+    spoil(folder)
+    done = tool("init-model", *HUB, "--cache", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert f"{folder / file}: " in done.stderr
+    assert said in done.stderr
+    remedy = "delete this file" if file == "vocab.json" else f"run `init-model fetch --hub {REPO} --revision {REVISION}"
+    assert remedy in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_as_it_was_fetched_needs_no_hub(tool, tmp_path: Path):
+    folder = put_model(tmp_path, embed=[8, 4])
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = tool("init-model", "fetch", *HUB, "--cache", tmp_path, env=nowhere)
+    assert (done.returncode, done.stdout) == (0, f"{REPO}: in the cache ({folder})\n"), done.stderr
+    cut(folder)
+    done = tool("init-model", "fetch", *HUB, "--cache", tmp_path, env=nowhere)
+    assert done.returncode == 2
+    assert "the hub cannot be reached" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -84,7 +84,7 @@ def test_pin_writes_the_lock_and_fetch_brings_the_train_files_once(tool, tmp_pat
     done = tool(*fetch, env=server)
     assert (done.returncode, done.stdout) == (0, f"swe-smith {COMMIT}: fetched ({place})\n"), done.stderr
     files = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
-    assert files == {"data/train-00000-of-00001.parquet", "README.md", ".complete"}
+    assert files == {"data/train-00000-of-00001.parquet", "README.md", "files.json"}
     again = tool(*fetch, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert (again.returncode, again.stdout) == (0, f"swe-smith {COMMIT}: in the cache ({place})\n")
 
@@ -234,12 +234,48 @@ def test_a_fetched_data_set_is_put_where_it_is_asked_for(tool, tmp_path: Path, s
     done = tool(*words, env=server)
     assert (done.returncode, done.stdout) == (0, f"swe-smith {COMMIT}: fetched ({out})\n"), done.stderr
     assert (out / "data" / "train-00000-of-00001.parquet").read_bytes() == b"PAR1"
-    assert not (out / ".complete").exists()
+    assert (out / "files.json").read_bytes() == (
+        cache / "hub-datasets" / f"SWE-bench--SWE-smith@{COMMIT}" / "files.json"
+    ).read_bytes()
     out.rename(tmp_path / "moved")
     out.write_text("a file")
     done = tool(*words, env=server)
     assert done.returncode == 2
     assert done.stderr == f"source-tasks fetch: error: --out {out}: a file is in the folder's place; give another\n"
+
+
+def test_a_data_set_that_was_spoiled_is_refused_and_fetched_again(tool, tmp_path: Path, server) -> None:
+    lock, cache, out = tmp_path / "lock.json", tmp_path / "cache", tmp_path / "data" / "swe-smith"
+    lock.write_text(json.dumps({"swe-smith": COMMIT}))
+    fetch = ("source-tasks", "fetch", "swe-smith", "--lock", lock, "--cache", cache, "--out", out)
+    build = ("source-tasks", "--source", "swe-smith", "--split", "train", "--count", 1, "--input", out)
+    assert tool(*fetch, env=server).returncode == 0
+    # What Snakemake leaves there.
+    (out / ".snakemake_timestamp").touch()
+    file = out / "data" / "train-00000-of-00001.parquet"
+    again = f"run `source-tasks fetch swe-smith --out {out}` to fetch it again\n"
+    # Written to, a link spoils the cache too; replaced, it does not.
+    for place, content, said in (
+        (file, b"PAR", "3 bytes, expected 4"),
+        (file, b"PAR2", "its SHA-256 is "),
+        (file, None, "missing, expected 4 bytes"),
+    ):
+        place.unlink() if content is None else place.write_bytes(content)
+        done = tool(*build, "--out", tmp_path / "tasks")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"source-tasks: error: {place}: {said}")
+        assert done.stderr.endswith(again)
+        assert len(done.stderr.splitlines()) == 1
+        done = tool(*fetch, env=server)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"swe-smith {COMMIT}: {'fetched' if content else 'in the cache'} ({out})\n"
+        assert file.read_bytes() == b"PAR1"
+    (out / "more.jsonl").touch()
+    for words in (build, fetch):
+        done = tool(*words, *(("--out", tmp_path / "tasks") if words is build else ()), env=server)
+        assert done.returncode == 2
+        assert f"{out / 'more.jsonl'}: was not fetched" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_all_of_what_is_given_is_drawn_from_and_nothing_that_is_made(tool, tmp_path: Path) -> None:

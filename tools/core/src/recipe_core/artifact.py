@@ -46,6 +46,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def file_entry(path: Path) -> dict[str, Any]:
+    """Return what lists say of a file: its SHA-256 and its size in bytes."""
+    return {"sha256": file_digest(path), "bytes": path.stat().st_size}
+
+
 def canonical_json(value: Any) -> str:
     """Return JSON whose bytes depend on the value alone: sorted keys, two-space indent, final newline."""
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -346,7 +351,7 @@ class ArtifactWriter:
 
     def _publish(self) -> None:
         files = {
-            path.relative_to(self._folder).as_posix(): {"sha256": file_digest(path), "bytes": path.stat().st_size}
+            path.relative_to(self._folder).as_posix(): file_entry(path)
             for path in sorted(self._folder.rglob("*"))
             if path.is_file()
         }
@@ -377,5 +382,7 @@ class ArtifactWriter:
             "kernel": platform.release(),
             "python": platform.python_version(),
             "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+            # Apptainer's own variable; the file's name holds a digest of what the image is made from.
+            "image": Path(os.environ.get("APPTAINER_CONTAINER", "")).name or None,
             **self._provenance,
         }

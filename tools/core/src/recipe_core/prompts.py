@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from recipe_core.artifact import Artifact, file_digest
 from recipe_core.errors import BadInput, nearest
+from recipe_core.fetched import check_data
 
 COLUMNS = ("prompt", "question", "instruction", "problem", "problem_statement", "question_content", "text")
 KINDS = (".jsonl", ".parquet", ".csv", ".txt")
@@ -51,7 +52,8 @@ def find_sets(
         flag: what named the paths, for errors.
 
     Raises:
-        BadInput: a path that is missing or holds nothing of the kind, or two sets with one name.
+        BadInput: a path that is missing or holds nothing of the kind, two sets with one name, or a fetched folder that
+            is not as it was fetched.
     """
     sets: dict[str, Benchmark] = {}
     for path in paths:
@@ -74,6 +76,7 @@ def _file(path: Path, flag: str) -> Benchmark:
 
 
 def _folder(folder: Path) -> Benchmark:
+    check_data(folder)
     inside = (path for path in folder.rglob("*") if path.is_file())
     files = sorted(path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     # What else lies in task folders belongs to the tasks.

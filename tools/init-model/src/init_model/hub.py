@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from recipe_core.errors import BadInput
+from recipe_core.fetched import check_fetched, fetch_folder, link_or_copy
 
 # What a model needs to be trained and served: weights, tokenizer and configuration, and the licence they come under.
 _PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*"]
-_COMPLETE = ".complete"
 
 
 @dataclass(frozen=True)
@@ -28,36 +26,18 @@ class HubModel:
         """Return where it lies in a cache."""
         return cache / "hub" / f"{self.repo.replace('/', '--')}@{self.revision}"
 
-    def is_cached(self, cache: Path) -> bool:
-        """Tell whether all of it lies there."""
-        return (self.folder(cache) / _COMPLETE).is_file()
+    def fetch_command(self, cache: Path) -> str:
+        """Return what brings it into a cache, for errors."""
+        return f"init-model fetch --hub {self.repo} --revision {self.revision} --cache {cache}"
 
 
 def fetch_hub_model(model: HubModel, cache: Path) -> bool:
-    """Bring a model into the cache; return whether it was not there.
+    """Bring a model into the cache; return whether it was not there, or not as it was fetched.
 
     Raises:
-        BadInput: the hub cannot be reached, or does not have it.
+        BadInput: see :func:`recipe_core.fetched.fetch_folder`.
     """
-    if model.is_cached(cache):
-        return False
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    folder = model.folder(cache)
-    try:
-        snapshot_download(model.repo, revision=model.revision, local_dir=folder, allow_patterns=_PATTERNS)
-    except HfHubHTTPError as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"{model.repo}@{model.revision}: the hub does not give it ({reason})") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(
-            f"{model.repo}@{model.revision}: the hub cannot be reached ({reason}); what came is kept: run it again"
-        ) from None
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
-    (folder / _COMPLETE).touch()
-    return True
+    return fetch_folder(model.folder(cache), model.repo, model.revision, _PATTERNS)
 
 
 def write_hub_model(model: HubModel, cache: Path, out: Path) -> int:
@@ -66,24 +46,16 @@ def write_hub_model(model: HubModel, cache: Path, out: Path) -> int:
     The files are linked where the file system can, since a large model would double its disk.
 
     Raises:
-        BadInput: it is not in the cache, or holds no weights in safetensors.
+        BadInput: it is not in the cache, is not as it was fetched, or holds no weights in safetensors.
     """
     folder = model.folder(cache)
-    if not model.is_cached(cache):
-        raise BadInput(
-            f"{folder}: {model.repo} is not in the cache; "
-            f"run `init-model fetch --hub {model.repo} --revision {model.revision} --cache {cache}`"
-        )
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != _COMPLETE]
+    names = check_fetched(folder, model.fetch_command(cache))
+    files = [folder / name for name in names if "/" not in name]
     weights = [path for path in files if path.suffix == ".safetensors"]
     if not weights or not (folder / "config.json").is_file():
         raise BadInput(f"{folder}: no config.json or no .safetensors file; this is no model that can be trained")
-    out.mkdir(parents=True, exist_ok=True)
     for path in files:
-        try:
-            os.link(path, out / path.name)
-        except OSError:
-            shutil.copyfile(path, out / path.name)
+        link_or_copy(path, out / path.name)
     return sum(parameters(path) for path in weights)
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from recipe_core import cli
 from recipe_core.artifact import ArtifactWriter, canonical_json, work_dir
 from recipe_core.errors import BadInput, nearest
+from recipe_core.fetched import check_data, copy_fetched
 from recipe_core.packages import cached_path, default_cache
 from recipe_core.progress import progress
 from recipe_core.records import TASK_SCHEMA, TableWriter, with_reason
@@ -168,6 +169,8 @@ async def _write(writer: ArtifactWriter, source: Source, families: tuple[str, ..
 def run(args: argparse.Namespace) -> None:
     """Make the artifact that the command line asks for."""
     entry: Entry = REGISTRY[args.source]
+    if args.input:
+        check_data(args.input)
     source = open_source(entry, args.cache or default_cache(), args.input)
     families = chosen_families(source, args.families)
     if args.split == ALL and not isinstance(source, GivenSource):
@@ -259,7 +262,7 @@ def fetch(args: argparse.Namespace) -> None:
     how = "fetched" if hub.fetch(repository, pinned, cache, entry.files) else "in the cache"
     place = hub.folder(cache, repository, pinned)
     if args.out:
-        hub.copy(place, args.out)
+        copy_fetched(place, args.out)
     print(f"{entry.name} {pinned}: {how} ({args.out or place})")
 
 

@@ -7,10 +7,7 @@ the data set of the pinned one into the cache.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import sys
 from collections.abc import Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -18,11 +15,11 @@ from typing import Any
 
 from recipe_core.artifact import canonical_json, write_atomically
 from recipe_core.errors import BadInput
+from recipe_core.fetched import fetch_folder, first_line
 
 LOCK_FILE = "sources.lock.json"
 ORIGIN = "hub:"
 
-_COMPLETE = ".complete"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NOTICES = ("README.md", "LICENSE*")
 
@@ -57,10 +54,6 @@ def repository(origin: str) -> str | None:
     return origin.removeprefix(ORIGIN) if origin.startswith(ORIGIN) else None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def resolve(repo: str) -> str:
     """Return the commit that the hub's data set is at now.
 
@@ -73,9 +66,9 @@ def resolve(repo: str) -> str:
     try:
         found = HfApi().dataset_info(repo, timeout=30).sha
     except HfHubHTTPError as error:
-        raise BadInput(f"{repo}: the hub does not give it ({_first_line(error)})") from None
+        raise BadInput(f"{repo}: the hub does not give it ({first_line(error)})") from None
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise BadInput(f"{repo}: the hub cannot be reached ({_first_line(error)}); pin it where a network is") from None
+        raise BadInput(f"{repo}: the hub cannot be reached ({first_line(error)}); pin it where a network is") from None
     if found is None or not _COMMIT.fullmatch(found):
         raise BadInput(f"{repo}: the hub names no commit of it")
     return found
@@ -94,26 +87,8 @@ def folder(cache: Path, repo: str, revision: str) -> Path:
     return cache / "hub-datasets" / f"{repo.replace('/', '--')}@{revision}"
 
 
-def copy(place: Path, out: Path) -> None:
-    """Put the files of a cached data set into a folder, linked where the file system can.
-
-    Raises:
-        BadInput: a file is in the folder's place.
-    """
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"--out {out}: a file is in the folder's place; give another")
-    for path in sorted(place.rglob("*")):
-        target = out / path.relative_to(place)
-        if path.is_file() and path.name != _COMPLETE and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(path, target)
-            except OSError:
-                shutil.copyfile(path, target)
-
-
 def fetch(repo: str, revision: str, cache: Path, files: Sequence[str]) -> bool:
-    """Bring a data set into the cache; return whether it was not there.
+    """Bring a data set into the cache; return whether it was not there, or not as it was fetched.
 
     Args:
         repo: `OWNER/NAME`.
@@ -122,31 +97,6 @@ def fetch(repo: str, revision: str, cache: Path, files: Sequence[str]) -> bool:
         files: shell patterns of the data files; what says under which licence they come is brought too.
 
     Raises:
-        BadInput: the hub cannot be reached, or does not have it.
+        BadInput: see :func:`recipe_core.fetched.fetch_folder`.
     """
-    place = folder(cache, repo, revision)
-    if (place / _COMPLETE).is_file():
-        return False
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
-    from huggingface_hub.utils import disable_progress_bars, logging
-
-    # What fails is said once, below; the client would say it for every try.
-    logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    try:
-        snapshot_download(
-            repo, repo_type="dataset", revision=revision, local_dir=place, allow_patterns=[*files, *_NOTICES]
-        )
-    except HfHubHTTPError as error:
-        raise BadInput(f"{repo}@{revision}: the hub does not give it ({_first_line(error)})") from None
-    # LocalEntryNotFoundError is a FileNotFoundError: nothing came, and nothing was there.
-    except (HTTPError, OSError) as error:
-        reason = _first_line(error)
-        raise BadInput(
-            f"{repo}@{revision}: the hub cannot be reached ({reason}); what came is kept: run it again"
-        ) from None
-    shutil.rmtree(place / ".cache", ignore_errors=True)
-    (place / _COMPLETE).touch()
-    return True
+    return fetch_folder(folder(cache, repo, revision), repo, revision, [*files, *_NOTICES], repo_type="dataset")
