@@ -123,6 +123,21 @@ def cluster() -> Iterator[Cluster]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def grace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return a partition of the nodes that the test names, whose jobs are preempted two minutes after they were told.
+
+    Args:
+        cluster: is up.
+        request: its parameter, by `indirect`, is a partition whose nodes these are, too, and whose jobs go before.
+    """
+    name, nodes = f"grace-{request.param}", f"{request.param}[1-2]"
+    made = f"PartitionName={name} Nodes={nodes} PriorityTier=1 PreemptMode=REQUEUE GraceTime=120 MaxTime=60 State=UP"
+    subprocess.run(["scontrol", "create", *made.split()], check=True)
+    yield name
+    subprocess.run(["scontrol", "delete", f"PartitionName={name}"], check=True)
+
+
 @pytest.fixture(scope="session")
 def uv() -> Callable[..., None]:
     """Return what runs the project's uv; it finds packages where the set-up does."""

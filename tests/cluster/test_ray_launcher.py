@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,34 @@ def ray_python(cluster, uv) -> Path:
     return python
 
 
+@pytest.fixture(scope="module")
+def by_rule(cluster, ray_python: Path, empty_image: Path) -> Callable[[str], str]:
+    """Return what makes a job's script of a program: as Snakemake runs a rule's line, on two nodes, in an image.
+
+    The rule's shell runs in a step of one task, without most of Slurm's variables. The script prints the code
+    that it ends with.
+    """
+    tree, venv = cluster.folder / "tree", ray_python.parent.parent
+    for place in ("core/src", "train-rl/src", "train-rl/nodes"):
+        shutil.copytree(ROOT / "tools" / place, tree / "tools" / place)
+    (tree / ".venvs").mkdir()
+    (tree / ".venvs" / "workflow").symlink_to(venv)
+    enter = f"apptainer exec --home {cluster.folder} --userns --cleanenv --net --network none {empty_image}"
+    places = (
+        f"export APPTAINER_BIND=/usr,{cluster.folder} APPTAINERENV_PREPEND_PATH={venv}/bin PATH=/usr/local/bin:$PATH"
+    )
+
+    def script(program: str) -> str:
+        file = tree / f"{hashlib.sha256(program.encode()).hexdigest()[:12]}.py"
+        file.write_text(program)
+        line = f"{enter} bash -c 'exec {ray_python} {file} --nodes 2'"
+        return (
+            f"{places}; {tree}/tools/train-rl/nodes/bash -c {shlex.quote(line)}; code=$?; echo code $code; exit $code"
+        )
+
+    return script
+
+
 def launch(python: Path, program: str, *flags: str) -> str:
     """Return the lines of a job that runs a program on a Ray cluster and prints its exit code."""
     words = [str(python), "-m", "train_rl.ray_cluster", "--cpus=1", "--timeout=120", "--log=ray.log", *flags, "--"]
@@ -79,27 +109,41 @@ def test_a_function_runs_on_every_node_and_nothing_is_left(cluster, ray_python: 
 
 
 def test_a_rules_line_runs_on_the_first_node_in_its_image_and_ray_in_the_same_on_all(
-    cluster, ray_python: Path, empty_image: Path
+    cluster, by_rule: Callable[[str], str]
 ):
-    """As Snakemake runs it: by the rule's shell in a step of one task, without most of Slurm's variables."""
-    tree, venv = cluster.folder / "tree", ray_python.parent.parent
-    for place in ("core/src", "train-rl/src", "train-rl/nodes"):
-        shutil.copytree(ROOT / "tools" / place, tree / "tools" / place)
-    (tree / ".venvs").mkdir()
-    (tree / ".venvs" / "workflow").symlink_to(venv)
-    (tree / "visit.py").write_text(VISIT)
-    enter = f"apptainer exec --home {cluster.folder} --userns --cleanenv --net --network none {empty_image}"
-    line = f"{enter} bash -c 'exec {ray_python} {tree}/visit.py --nodes 2'"
-    places = (
-        f"export APPTAINER_BIND=/usr,{cluster.folder} APPTAINERENV_PREPEND_PATH={venv}/bin PATH=/usr/local/bin:$PATH"
-    )
-    script = f"{places}; {tree}/tools/train-rl/nodes/bash -c {shlex.quote(line)}; echo code $?"
-    job = cluster.sbatch(script, partition="gpu", nodes=2, gres="gpu:2", **JOB)
+    job = cluster.sbatch(by_rule(VISIT), partition="gpu", nodes=2, gres="gpu:2", **JOB)
     cluster.wait(job, {"COMPLETED", "FAILED"})
     said = cluster.output(job)
     assert said.splitlines()[-1] == "code 0", said
     visited = next(json.loads(line) for line in said.splitlines() if line.startswith("{"))
     assert visited == {"slurm:gpu1": ["gpu1", "0,1"], "slurm:gpu2": ["gpu2", "0,1"]}
+    assert left_behind(cluster, job) == []
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("grace", ["gpu"], indirect=True)
+def test_a_job_that_is_preempted_with_a_grace_is_requeued_and_not_failed(
+    cluster, by_rule: Callable[[str], str], grace: str
+):
+    began = cluster.folder / "began"
+    # In its first run it would wait for ever.
+    program = f"""
+import os, time
+if not os.path.exists({str(began)!r}):
+    open({str(began)!r}, "w").close()
+    time.sleep(3600)
+print("again", flush=True)
+"""
+    job = cluster.sbatch(by_rule(program), partition=grace, nodes=2, requeue=True, open_mode="append", **JOB)
+    cluster.as_user(f"while [ ! -e {began} ]; do sleep 0.5; done", timeout=240)
+    higher = cluster.sbatch("true", partition="gpu", account="lab", nodes=2, exclusive=True, mem=100)
+    cluster.wait(higher, "COMPLETED", timeout=300)
+    # Others' jobs may take its nodes, too.
+    cluster.wait(job, "COMPLETED", timeout=600)
+    said = cluster.output(job)
+    assert f"on_nodes: job {job} is being preempted; it goes back into the queue" in said
+    assert "again" in said.splitlines() and said.splitlines()[-1] == "code 0", said
+    assert "FAILED" not in cluster.sacct(job, runs=True)
     assert left_behind(cluster, job) == []
 
 

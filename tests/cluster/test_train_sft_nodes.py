@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -230,16 +230,6 @@ def test_a_lost_node_ends_the_run_on_the_other(cluster, submit, train_sft: Path)
 
 
 @pytest.fixture
-def grace() -> Iterator[str]:
-    """Return a partition whose jobs are preempted two minutes after they were told."""
-    name = "train-sft-grace"
-    made = f"PartitionName={name} Nodes=cpu[1-2] PriorityTier=1 PreemptMode=REQUEUE GraceTime=120 MaxTime=60 State=UP"
-    subprocess.run(["scontrol", "create", *made.split()], check=True)
-    yield name
-    subprocess.run(["scontrol", "delete", f"PartitionName={name}"], check=True)
-
-
-@pytest.fixture
 def folder(cluster, empty_image: Path, words: str) -> Path:
     """A workflow of one rule, which trains on two nodes in the image."""
     folder = cluster.folder / "workflow"
@@ -252,6 +242,7 @@ def folder(cluster, empty_image: Path, words: str) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("grace", ["cpu"], indirect=True)
 def test_snakemake_starts_it_in_the_image_on_every_node_and_it_gives_way(
     cluster, uv, folder: Path, whole: Path, grace: str
 ):

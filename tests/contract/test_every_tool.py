@@ -14,7 +14,7 @@ from recipe.schema import Stages
 
 ROOT = Path(__file__).resolve().parents[2]
 # Flags that decide nothing of the result, or that rules set for every step.
-_NO_KEYS = {"-h", "help", "out", "seed", "date", "workers", "cache", "save-steps", "logging-steps", "step"}
+_NO_KEYS = {"-h", "help", "out", "seed", "date", "workers", "cache", "logging-steps", "step"}
 # Where a step runs, and whether it runs at all.
 _NO_KEYS |= {"dry-run", "nodes", "gpus", "merge", "worker-timeout", "device", "collective-timeout"}
 # Keys that decide how many jobs the workflow makes of a step.

@@ -317,3 +317,32 @@ stages:
     assert plans["one"].key == plans["two"].key != plans["other"].key
     assert plans["two"].parameters["shards"] == 2
     assert plans["one"].flags == plans["two"].flags
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "train-sft: {{all: {{model: init-model/m, from: rollout/r{more}}}}}",
+        "train-rl: {{all: {{model: init-model/m, from: source-tasks/tasks{more}}}}}",
+        "train-rl: {{all: {{model: init-model/m, from: source-tasks/tasks, trainer: skyrl{more}}}}}",
+    ],
+)
+def test_how_often_training_saves_is_a_flag_and_no_part_of_the_key(step: str, tmp_path: Path):
+    text = f"""
+recipe: {{name}}
+description: One training.
+seed: 1
+date: 2026-01-01
+stages:
+  source-tasks: {{{{tasks: {{{{source: shell, count: 4}}}}}}}}
+  rollout: {{{{r: {{{{from: source-tasks/tasks, teacher: reference}}}}}}}}
+  init-model: {{{{m: {{{{pretrained: smollm2}}}}}}}}
+  {step}
+"""
+    plans = {}
+    for name, more in (("one", ""), ("two", ", save-steps: 20"), ("other", ", learning-rate: 0.001")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text.format(name=name, more=more))
+        plans[name] = load_plan(path)[f"{step.partition(':')[0]}/all"]
+    assert plans["one"].key == plans["two"].key != plans["other"].key
+    assert plans["two"].flags[:2] == ["--save-steps", "20"] and plans["two"].flags[2:] == plans["one"].flags

@@ -39,10 +39,18 @@ def target(profile: Profile, partition: str, partitions: Mapping[str, Mapping[st
 
 
 def command(where: Target, arguments: Sequence[str], *, memory: bool = True) -> list[str]:
-    """Return the srun command that runs doctor on a node; `memory` tells whether Slurm may be asked for some."""
+    """Return the srun command that runs doctor on a node; `memory` tells whether Slurm may be asked for some.
+
+    A warning before the end of a job (`--signal`) is left out: it would come at once in so short a job, and end it.
+    """
+    words = where.words()
+    signals = [at for at, word in enumerate(words) if word == "--signal" or word.startswith("--signal=")]
+    # The value may be the next word.
+    dropped = {*signals, *(at + 1 for at in signals if words[at] == "--signal")}
+    kept = [word for at, word in enumerate(words) if at not in dropped]
     size = ["--nodes=1", "--ntasks=1", "--cpus-per-task=1", f"--time={MINUTES}"]
     size += [f"--mem={MEMORY_MB}"] if memory else []
-    return ["srun", "--job-name=doctor", *size, *where.words(), sys.executable, "-m", "doctor", *arguments]
+    return ["srun", "--job-name=doctor", *size, *kept, sys.executable, "-m", "doctor", *arguments]
 
 
 def gather(profile: Profile, partition: str, arguments: Sequence[str], seconds: float) -> Answer:

@@ -493,6 +493,7 @@ class TrainSft(Step):
 
     produces = "model"
     references = {"model": "model", "from_": "trajectories"}
+    execution = frozenset({"save-steps"})
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
     template: str | None = None
@@ -509,6 +510,7 @@ class TrainSft(Step):
     adam_beta1: Share | None = None
     adam_beta2: Share | None = None
     clip: Positive | None = None
+    save_steps: Count | None = None
     threads: Count | None = None
     nodes: Count | None = None
     processes_per_node: Count | None = None
@@ -523,7 +525,7 @@ class TrainRl(Trials):
 
     produces = "model"
     references = {"model": "model", "from_": "tasks"}
-    execution = frozenset({"gpus", "nodes"})
+    execution = frozenset({"gpus", "nodes", "save-steps"})
     model: StepReference
     from_: Annotated[StepReferences, Field(max_length=1)]
     trainer: Literal["trl", "skyrl"] | None = None
@@ -543,6 +545,7 @@ class TrainRl(Trials):
     clip: Positive | None = None
     clip_low: Positive | None = None
     clip_high: Positive | None = None
+    save_steps: Count | None = None
     threads: Count | None = None
 
     @model_validator(mode="after")

@@ -4,6 +4,9 @@
 
 It runs outside the image, on the job's first node, where srun and scontrol are (tools/train-rl/nodes/bash starts it).
 What Ray prints on all nodes is in results/logs/train_rl/ray-JOB.log, which stays unless the line ends with code 0.
+
+A job that is to be preempted is told so some time before (the partition's GraceTime), by SIGTERM to its steps. That
+ends Ray, and the line with it; the job is then given back to the queue.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +30,8 @@ _NO_NETWORK = " --net --network none"
 # Beside the logs of the workflow's steps.
 _LOGS = Path("results") / "logs" / "train_rl"
 _ENTERED = re.compile(r"(.*?\s(?:apptainer|singularity)\s.*?\bexec\s.*?\.sif)\s+bash\s+-c\s", re.DOTALL)
+# Slurm ends a requeued job within its KillWait, the steps of this process among the first.
+_SECONDS_TO_BE_ENDED = 600.0
 # Each node lets in the GPUs that it has itself.
 _GPUS = '[ -z "${CUDA_VISIBLE_DEVICES:-}" ] || export APPTAINERENV_CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"'
 
@@ -84,6 +90,41 @@ def ray_in(enter: Sequence[str]) -> str:
     return paths[0]
 
 
+def preempted(job_id: int) -> bool:
+    """Return whether Slurm has told a job that still runs that it is to give way."""
+    # It says how times are written.
+    environment = {name: value for name, value in os.environ.items() if name != "SLURM_TIME_FORMAT"}
+    try:
+        shown = subprocess.run(
+            ["scontrol", "show", "job", str(job_id)], capture_output=True, text=True, env=environment
+        ).stdout
+    except OSError:
+        # What made the line fail is what the user has to read.
+        return False
+    fields = {
+        name: found[1]
+        for name in ("JobState", "StartTime", "PreemptTime")
+        if (found := re.search(rf"(?<!\S){name}=(\S+)", shown))
+    }
+    told, began = fields.get("PreemptTime", "None"), fields.get("StartTime", "Unknown")
+    if fields.get("JobState") != "RUNNING" or not (told[0].isdigit() and began[0].isdigit()):
+        return False
+    # Slurm may not have forgotten an earlier run's, after which a run that fails would be requeued for ever.
+    return told >= began
+
+
+def give_way(job_id: int) -> None:
+    """Have a job that is being preempted requeued, and wait for Slurm to end it; return at once for any other.
+
+    Slurm would take a job that ends by itself before its grace is over for failed.
+    """
+    if not preempted(job_id):
+        return
+    print(f"on_nodes: job {job_id} is being preempted; it goes back into the queue", file=sys.stderr, flush=True)
+    if subprocess.run(["scontrol", "requeue", str(job_id)]).returncode == 0:
+        time.sleep(_SECONDS_TO_BE_ENDED)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = Parser(prog="on_nodes", description=__doc__)
@@ -92,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Bring Ray up, run the line and exit with its code.
+    """Bring Ray up, run the line and exit with its code; in a job that is being preempted, have it requeued.
 
     Raises:
         BadInput: the line enters no image, or one without a network; the job has not the nodes that the line counts on;
@@ -109,9 +150,15 @@ def run(args: argparse.Namespace) -> None:
     ray = ray_in(enter)
     log = (_LOGS / f"ray-{nodes.job_id}.log").absolute()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with RayCluster(nodes, Path.cwd(), ray=ray, enter=enter, log=log) as cluster:
-        code = cluster.run(["/bin/bash", "-c", f"{_GPUS}; {line}"])
+    try:
+        with RayCluster(nodes, Path.cwd(), ray=ray, enter=enter, log=log) as cluster:
+            code = cluster.run(["/bin/bash", "-c", f"{_GPUS}; {line}"])
+    except (BadInput, SystemExit):
+        # Ray's steps were told to end, or this process was.
+        give_way(nodes.job_id)
+        raise
     if code:
+        give_way(nodes.job_id)
         code = code if code > 0 else 128 - code
         print(f"on_nodes: error: the line ended with code {code}; what Ray printed is in {log}", file=sys.stderr)
         raise SystemExit(code)
