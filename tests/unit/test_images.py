@@ -144,6 +144,19 @@ def test_the_base_is_pinned_by_digest():
         assert "\nFrom: {{ base }}\n" in definition(ROOT, image).read_text()
 
 
+def test_the_base_takes_python_by_its_name_and_leaves_no_link_to_it(tmp_path: Path):
+    """As uv 0.13 leaves it: a folder named by the whole version, and a link to it named by the minor one."""
+    build = tmp_path / "cpython-3.12.13-linux-x86_64-gnu"
+    (build / "bin").mkdir(parents=True)
+    (tmp_path / "cpython-3.12-linux-x86_64-gnu").symlink_to(build.name)
+    text = (ROOT / "containers" / "base.def").read_text()
+    lines = re.findall(r"^ +((?:mv|rm -rf) /opt/cpython.*)$", text, re.MULTILINE)
+    assert len(lines) == 2
+    subprocess.run("\n".join(lines).replace("/opt", str(tmp_path)), shell=True, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["python3.12"]
+    assert (tmp_path / "python3.12" / "bin").is_dir()
+
+
 def test_sources_are_locks_installer_and_the_tools_of_the_stacks():
     files = {str(path) for path in source_files(ROOT, ["sft"])}
     assert "envs/sft/requirements.lock" in files
