@@ -78,6 +78,7 @@ def test_training_counts_six_operations_a_parameter_and_token():
     assert found.tokens == pytest.approx(tokens)
     assert found.gpu_hours == pytest.approx(6 * 8e9 * tokens / (989e12 * 0.4) / 3600)
     assert found.disk_bytes == 16e9
+    assert found.work_bytes == 2 * 14 * 8e9
 
 
 def test_recipes_that_share_steps_pay_for_them_once():
@@ -87,3 +88,14 @@ def test_recipes_that_share_steps_pay_for_them_once():
     separate = [Estimator(steps.values()).total() for steps in (one, other)]
     shared = Estimator(one.values()).cost(one["source-tasks/a"]).disk_bytes
     assert both.disk_bytes == pytest.approx(sum(total.disk_bytes for total in separate) - shared)
+
+
+def test_trainings_that_follow_one_another_need_room_for_the_largest_checkpoints():
+    student = {"hub": "Qwen/Qwen3-8B", "revision": "b968826d9c46dd6066d109eabc6255188de91218"}
+    small = {**student, "hub": "Qwen/Qwen3-4B"}
+    trained = planned(
+        rollout={"r": {"from": "source-tasks/a", "teacher": "reference"}},
+        init_model={"big": student, "small": small},
+        train_sft={name: {"model": f"init-model/{name}", "from": "rollout/r"} for name in ("big", "small")},
+    )
+    assert Estimator(trained.values()).total().work_bytes == 2 * 14 * 8e9

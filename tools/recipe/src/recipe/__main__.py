@@ -131,12 +131,15 @@ def show_jobs(steps: Mapping[str, PlannedStep], closing: Sequence[Path], estimat
     sharing = sum(step.shards for step in unbuilt if step.shards > 1)
     missing, behind = len(unbuilt), sum(not is_artifact(artifact) for artifact in closing)
     left = totals(steps, estimator)["left to build"]
+    checkpoints = (
+        f" and {amount(left.work_bytes, 'B')} more for checkpoints while a model trains" if left.work_bytes else ""
+    )
     print(
         f"{len(steps)} steps, {missing} of them to build; left to run: {missing + sharing + behind} jobs "
         f"({missing + sharing} of steps, "
         f"{behind} of reports and rankings; downloads come on top), estimated {'at most ' if left.bound else ''}"
         f"{amount(left.tokens) or 'no'} model tokens, {left.gpu_hours:,.1f} GPU hours, "
-        f"{amount(left.disk_bytes, 'B') or 'no bytes'} of disk (recipe plan --help says from what)"
+        f"{amount(left.disk_bytes, 'B') or 'no bytes'} of disk{checkpoints} (recipe plan --help says from what)"
     )
 
 

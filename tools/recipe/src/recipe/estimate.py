@@ -17,11 +17,14 @@ from recipe_core.select import rows_of_fraction
 
 # Bytes of a conversation on disk, a token: four of text, compressed to a third; assumed.
 _ROW_BYTES = 4 / 3
+# Of a parameter in a checkpoint: the weight in 16 bits; in 32 bits the weight and the two moments of Adam.
+_CHECKPOINT_BYTES = 2 + 3 * 4
 
 ASSUMED = """Rows follow from what the recipe states; behind a filter of no stated size they are an upper bound. The
 rest is estimated from rows, not measured: 14,683 tokens a trajectory (144.76 M in 9,859 kept rows, arXiv 2606.24855),
 30 % of them sampled; 8,000 an answer; 500 a scored or rewritten task; 1,000 tokens a second and GPU sampled; 6
-operations a parameter and token in training, on 989 TFLOP/s at 40 % utilisation."""
+operations a parameter and token in training, on 989 TFLOP/s at 40 % utilisation; two checkpoints, each of 14 bytes a
+parameter."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Cost:
         tokens: tokens that models read and write in it.
         gpu_hours: of one GPU.
         disk_bytes: of the artifact.
+        work_bytes: of what stands beside it only while it is made: the last two checkpoints of a training.
         row_tokens: of one row, where it is a conversation; what training reads.
     """
 
@@ -68,6 +72,7 @@ class Cost:
     tokens: float = 0.0
     gpu_hours: float = 0.0
     disk_bytes: float = 0.0
+    work_bytes: float = 0.0
     row_tokens: float = 0.0
 
 
@@ -97,7 +102,10 @@ class Estimator:
         return self._costs[step.key]
 
     def total(self, steps: Iterable[PlannedStep] | None = None) -> Cost:
-        """Return the sum over distinct steps, all unless some are given; its rows are meaningless and 0."""
+        """Return the sum over distinct steps, all unless some are given; its rows are meaningless and 0.
+
+        Of `work_bytes` it has the largest: trainings mostly follow one another.
+        """
         chosen = self._steps.values() if steps is None else steps
         costs = [self.cost(step) for step in {step.key: step for step in chosen}.values()]
         return Cost(
@@ -106,6 +114,7 @@ class Estimator:
             tokens=sum(cost.tokens for cost in costs),
             gpu_hours=sum(cost.gpu_hours for cost in costs),
             disk_bytes=sum(cost.disk_bytes for cost in costs),
+            work_bytes=max((cost.work_bytes for cost in costs), default=0.0),
         )
 
     def _estimate(self, step: PlannedStep, inputs: Mapping[str, list[Cost]]) -> Cost:
@@ -151,7 +160,13 @@ class Estimator:
             sampling = 0.0
         # Six operations a parameter and token: two forward, four backward (arXiv 2001.08361).
         training = 6 * size * tokens / self.assumed.train_flops / 3600
-        return replace(estimate, tokens=tokens, gpu_hours=sampling + training, disk_bytes=2 * size)
+        return replace(
+            estimate,
+            tokens=tokens,
+            gpu_hours=sampling + training,
+            disk_bytes=2 * size,
+            work_bytes=2 * _CHECKPOINT_BYTES * size,
+        )
 
     def _hours(self, sampled: float) -> float:
         return sampled / self.assumed.decode_tokens_per_gpu_second / 3600
