@@ -10,10 +10,12 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -35,6 +37,48 @@ ALONE = "--set-resources " + " ".join(
 BENCHMARK = "Write a function that returns the n-th prime number, counting from one.\n"
 
 
+class Seen(NamedTuple):
+    """What a tool's process saw of its node."""
+
+    interfaces: tuple[str, ...]
+    gpus: str | None
+
+
+class Watch(threading.Thread):
+    """Looks at every process of these programs while a block runs: `seen` has what there was, by program."""
+
+    def __init__(self, programs: Iterable[str]) -> None:
+        super().__init__(daemon=True)
+        self.seen: dict[str, set[Seen]] = {}
+        self._programs = frozenset(programs)
+        self._over = threading.Event()
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._over.wait(0.1):
+            for pid, programs in running():
+                for program in programs & self._programs:
+                    with contextlib.suppress(OSError):
+                        self.seen.setdefault(program, set()).add(self._look(Path("/proc") / str(pid)))
+
+    @staticmethod
+    def _look(process: Path) -> Seen:
+        lines = (process / "net" / "dev").read_text().splitlines()[2:]
+        variables = dict(
+            entry.split("=", 1)
+            for entry in (process / "environ").read_text(errors="replace").split("\0")
+            if "=" in entry
+        )
+        return Seen(tuple(line.split(":")[0].strip() for line in lines), variables.get("CUDA_VISIBLE_DEVICES"))
+
+
 class Project:
     """A copy of this project in a folder that the submitting user owns, with the images beside it."""
 
@@ -42,6 +86,7 @@ class Project:
         self.cluster = cluster
         self.folder = folder
         self.trials = 0  # of the rollout, once it is built
+        self.seen: dict[str, set[Seen]] = {}  # by its tools, while it was built
         self.started: list[subprocess.Popen[bytes]] = []
 
     def run(self, command: str, timeout: float = 1800, **env: str) -> subprocess.CompletedProcess[str]:
@@ -180,8 +225,10 @@ def nothing_goes_on(project: Project) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def built(project: Project) -> Project:
     """The project after the small recipe was built on the cluster."""
-    done = project.build()
+    with Watch(step.stage for step in load_plan(SMALL).values()) as watch:
+        done = project.build()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    project.seen = watch.seen
     project.trials = project.rollout().manifest["rows_out"]
     return project
 
@@ -208,12 +255,11 @@ def test_every_stage_is_built_as_on_a_laptop(built: Project, tmp_path: Path, too
     assert {score["model"] for score in summary["scores"]} == {"base", "sft", "rl"}
 
 
-def test_jobs_have_no_network(built: Project):
-    """A rule's tool sees no interface but the loopback of its own, on a node that has others."""
-    process = built.start_again("rollout")
-    seen = Path(f"/proc/{wait_for_process('rollout', timeout=120)[0]}/net/dev").read_text()
-    assert process.wait(600) == 0, built.log()[-3000:]
-    assert [line.split(":")[0].strip() for line in seen.splitlines()[2:]] == ["lo"]
+def test_no_step_has_a_network(built: Project):
+    """Every rule's tool saw no interface but the loopback of its own, on nodes that have others."""
+    stages = {step.stage for step in load_plan(SMALL).values()}
+    assert stages <= built.seen.keys()
+    assert {interface for tool in built.seen.values() for seen in tool for interface in seen.interfaces} == {"lo"}
     assert len(Path("/proc/self/net/dev").read_text().splitlines()) > 3
 
 
@@ -234,7 +280,7 @@ def test_what_was_not_fetched_is_said_before_the_first_job(built: Project):
 
 @pytest.mark.parametrize(
     "words",
-    ["--slurm-array-jobs all", "--slurm-status-command sacct", "--groups mix=data"],
+    ["--slurm-array-jobs all", "--slurm-status-command sacct", "--groups mix=data", "--slurm-no-requeue"],
 )
 def test_what_the_executor_gets_wrong_is_refused_before_the_first_job(built: Project, words: str):
     done = built.build_again("mix", words)
@@ -269,6 +315,9 @@ def test_a_corrupted_image_is_named_with_the_file_and_the_build_goes_on_with_a_g
     assert found.returncode == 1
     assert re.search(r"^data: /\S+: unreadable|^data: /\S+: [0-9a-f]{40}, expected", found.stdout, re.MULTILINE), found
     before = built.digests("mix/train")
+    # A job fails if it reads what is broken, and else does what it should.
+    harmed = built.build_again("mix", "--retries 0")
+    assert harmed.returncode == 1 or built.digests("mix/train") == before
     good.rename(image)
     assert built.run("images verify data").returncode == 0
     done = built.build_again("mix")
@@ -337,7 +386,8 @@ def test_a_training_step_gets_its_nodes_and_gpus_by_its_rule(built: Project):
     config = "--config cuda=on gpus=gpu sandbox=bubblewrap pass=CUDA_VISIBLE_DEVICES,SLURM_JOB_ID,SLURM_RESTART_COUNT"
     target = load_plan(recipe)["train-sft/sft"].artifact
     try:
-        done = built.run(f"snakemake {PROFILES} {small} {config} -- {target}/manifest.json")
+        with Watch(["train-sft"]) as watch:
+            done = built.run(f"snakemake {PROFILES} {small} {config} -- {target}/manifest.json")
     finally:
         recipe.unlink()
         image.unlink()
@@ -345,6 +395,8 @@ def test_a_training_step_gets_its_nodes_and_gpus_by_its_rule(built: Project):
     (job,) = set(re.findall(r"SLURM jobid '?(\d+)", done.stdout + done.stderr))
     (had,) = built.cluster.sacct(job, "AllocTRES")
     assert {"node=2", "gres/gpu=2"} <= set(had.split(",")), had
+    # Each was told of its own, inside the image, and of the network that they meet on.
+    assert {(seen.gpus, len(seen.interfaces) > 1) for seen in watch.seen["train-sft"]} == {("0", True)}
     assert open_artifact(built.folder / target).manifest["parameters"]["nodes"] == 2
 
 
@@ -438,18 +490,24 @@ def test_a_job_over_its_memory_is_named_so(built: Project):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def processes(tool: str) -> list[int]:
-    """The processes of a program that jobs of the submitting user run."""
-    found = []
+def running() -> Iterator[tuple[int, set[str]]]:
+    """The processes that jobs of the submitting user run, each with the names of the programs it may be."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes().split(b"\0")
             own = path.stat().st_uid == pwd.getpwnam("hpc").pw_uid
         except OSError:
             continue
-        if own and any(word.endswith(f"/{tool}".encode()) for word in words[:3]):
-            found.append(int(path.name))
-    return found
+        if own:
+            yield (
+                int(path.name),
+                {word.rpartition(b"/")[2].decode(errors="replace") for word in words[:3] if b"/" in word},
+            )
+
+
+def processes(tool: str) -> list[int]:
+    """The processes of a program that jobs of the submitting user run."""
+    return [pid for pid, programs in running() if tool in programs]
 
 
 def wait_for_process(tool: str, timeout: float) -> list[int]:

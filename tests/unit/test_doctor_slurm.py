@@ -34,13 +34,13 @@ PROFILE = parse(
         "executor": "slurm",
         "default-resources": ["slurm_account=lab", "slurm_partition=cpu", "runtime=10"],
         "set-resources": ["train_sft:slurm_partition=gpu", "answers:runtime=1h"],
+        "slurm-requeue": True,
     },
     {},
 )
 CPU, GPU = Target("lab", "cpu"), Target("lab", "gpu")
 GOOD = Facts(
     version="slurm-wlm 22.05.8",
-    requeue=True,
     partitions=parse_partitions(PARTITIONS),
     accounts=frozenset({"lab", "other"}),
     trials={CPU: Answer(0), GPU: Answer(0)},
@@ -116,7 +116,7 @@ def test_accounting():
         "fail: accounting does not answer: Slurm accounting storage is disabled; "
         "write `slurm-status-command: squeue` into the site file"
     ]
-    squeue = replace(PROFILE, settings={"slurm-status-command": "squeue"})
+    squeue = replace(PROFILE, settings={**PROFILE.settings, "slurm-status-command": "squeue"})
     assert levels(broken, squeue).count("warn") == 1 and "fail" not in levels(broken, squeue)
 
 
@@ -127,7 +127,7 @@ def test_accounts():
     nameless = replace(PROFILE, defaults={"slurm_partition": "cpu"}, by_rule={})
     facts = replace(GOOD, trials={Target(partition="cpu"): Answer(0)}, minutes={"mix": 5})
     assert bad(facts, nameless)[0].endswith("slurm_account=… (yours: lab, other)")
-    assert bad(facts, replace(nameless, settings={"slurm-no-account": "True"})) == []
+    assert bad(facts, replace(nameless, settings={**PROFILE.settings, "slurm-no-account": "True"})) == []
 
 
 def test_a_partition_that_is_not_there():
@@ -179,6 +179,7 @@ def test_a_quality_of_service_may_go_beyond_a_time_limit(entry: str):
             "executor": "slurm",
             "default-resources": ["slurm_account=lab", "slurm_partition=cpu", "runtime=10"],
             "set-resources": ["train_sft:slurm_partition=gpu", "answers:runtime=1h", entry],
+            "slurm-requeue": True,
         },
         {},
     )
@@ -192,20 +193,49 @@ def test_a_workflow_that_does_not_load():
     assert found[0].startswith("fail: the workflow does not load: recipe.yaml: unknown key 'x'")
 
 
-def test_requeueing():
-    assert bad(replace(GOOD, requeue=False))[0].endswith("write `slurm-requeue: true` into the site file")
-    assert bad(replace(GOOD, requeue=False), replace(PROFILE, settings={"slurm-requeue": "True"})) == []
-    assert bad(replace(GOOD, requeue=None))[0].startswith("warn: Slurm does not say")
+@pytest.mark.parametrize("settings", [{}, {"slurm-requeue": "False"}])
+def test_a_profile_that_does_not_ask_for_requeueing(settings: dict[str, str]):
+    assert bad(GOOD, replace(PROFILE, settings=settings)) == [
+        "fail: the profile does not have preempted jobs requeued; write `slurm-requeue: true` into the site file"
+    ]
+
+
+def with_modes(cpu: str, gpu: str) -> Facts:
+    modes = {"cpu": cpu, "gpu": gpu}
+    return replace(GOOD, partitions={name: {**GOOD.partitions[name], "PreemptMode": modes[name]} for name in modes})
+
+
+@pytest.mark.parametrize("mode", ["CANCEL", "GANG,CANCEL"])
+def test_a_partition_that_cancels_what_it_preempts(mode: str):
+    facts = with_modes("REQUEUE", mode)
+    assert bad(facts) == [
+        "warn: partition gpu: preempted jobs are cancelled, not requeued (PreemptMode=CANCEL); "
+        "name another in the site file; on this one `retries` is how often a job is submitted again"
+    ]
+    assert not [each for each in judge_slurm(facts, PROFILE) if "are requeued" in each.text]
+
+
+def test_partitions_that_jobs_may_go_to_are_looked_at_for_what_they_preempt():
+    facts = with_modes("CANCEL", "CANCEL")
+    assert [line for line in bad(facts) if "partition cpu: preempted" in line]
+    either = replace(PROFILE, defaults={**PROFILE.defaults, "slurm_partition": "gpu,cpu"}, by_rule={})
+    assert len([line for line in bad(facts, either) if "are cancelled" in line]) == 2
+    silent = replace(PROFILE, defaults={"slurm_account": "lab"}, by_rule={})
+    assert [line for line in bad(facts, silent) if "partition cpu: preempted" in line]
+    # What no job goes to does not matter.
+    facts = replace(with_modes("REQUEUE", "CANCEL"), minutes={"mix": 0})
+    assert bad(facts, replace(PROFILE, by_rule={})) == []
+    assert bad(with_modes("OFF", "SUSPEND")) == []
 
 
 def test_a_squeue_that_forgets_too_soon():
-    profile = replace(PROFILE, settings={"slurm-init-seconds-before-status-checks": "10"})
+    profile = replace(PROFILE, settings={**PROFILE.settings, "slurm-init-seconds-before-status-checks": "10"})
     assert bad(replace(GOOD, remembered_sec=30), profile) == []
     assert bad(replace(GOOD, remembered_sec=29), profile) == [
         "fail: squeue forgets a job 29 s after its end (MinJobAge); "
         "set `slurm-init-seconds-before-status-checks: 9` in the site file"
     ]
-    seldom = replace(PROFILE, settings={"seconds-between-status-checks": "60"})
+    seldom = replace(PROFILE, settings={**PROFILE.settings, "seconds-between-status-checks": "60"})
     assert bad(replace(GOOD, remembered_sec=60), seldom) == [
         "fail: squeue forgets a job 60 s after its end (MinJobAge); set "
         "`slurm-init-seconds-before-status-checks: 20`, `seconds-between-status-checks: 59` in the site file"
@@ -227,6 +257,14 @@ def test_the_job_for_a_node_is_like_the_rules_jobs_there():
     assert not [word for word in command(CPU, [], memory=False) if word.startswith("--mem")]
     words = command(CPU, ["--as-node"])
     assert words[0] == "srun" and "--partition=cpu" in words and words[-3:] == ["-m", "doctor", "--as-node"]
+
+
+@pytest.mark.parametrize("signal", ["--signal=TERM@900", "--signal TERM@900", "--signal=R:TERM@900"])
+def test_the_job_for_a_node_is_not_warned_of_its_end(signal: str):
+    where = Target("lab", "gpu", extra=f"--exclude=a1 {signal} --exclusive")
+    assert command(where, ["--as-node"]) == command(replace(where, extra="--exclude=a1 --exclusive"), ["--as-node"])
+    # Whether Slurm takes the words is still asked.
+    assert "TERM@900" in " ".join(trial_words(where, PROFILE))
 
 
 def test_what_a_node_finds_is_read_back():

@@ -11,7 +11,13 @@ from recipe.executor import refuse_twice, refuse_what_harms
 from recipe.slurm import QueuedJob
 from recipe_core.errors import BadInput
 
-GOOD = {"array_jobs": None, "status_command": "squeue", "init_seconds_before_status_checks": 10}
+GOOD = {
+    "array_jobs": None,
+    "status_command": "squeue",
+    "init_seconds_before_status_checks": 10,
+    "requeue": True,
+    "no_requeue": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +25,8 @@ GOOD = {"array_jobs": None, "status_command": "squeue", "init_seconds_before_sta
     [
         ({"array_jobs": "mix"}, (), 10, "slurm-array-jobs: "),
         ({"status_command": "sacct"}, (), 10, "slurm-status-command: sacct: "),
+        ({"requeue": False}, (), 10, "slurm-requeue: "),
+        ({"requeue": False, "no_requeue": True}, (), 10, "slurm-requeue: "),
         ({}, ("score", "mix"), 10, "groups: mix, score: "),
         ({"init_seconds_before_status_checks": 40}, (), 10, "squeue forgets a job 60 s after its end"),
         ({}, (), 60, "squeue forgets a job 60 s after its end"),

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recipe.plan import STAGES, load_plans
 
@@ -25,8 +26,13 @@ def profile_words(folder: Path) -> list[object]:
     # A plan needs no Apptainer, but Snakemake looks for it.
     if folder.name != "local" and shutil.which("apptainer") is None:
         words += ["--software-deployment-method", "env-modules"]
-    # Nor the folders that a site binds.
-    return [*words, "--config", "bind=/"] if site else words
+    # Nor the folders that a site binds. With one entry on the command line the site's own are gone.
+    entries = yaml.safe_load((folder / "config.yaml").read_text()).get("config", [])
+    return (
+        [*words, "--config", *(entry for entry in entries if not entry.startswith("bind=")), "bind=/"]
+        if site
+        else words
+    )
 
 
 PROFILES = sorted(path.parent for path in (ROOT / "workflow" / "profiles").glob("*/config.yaml"))
@@ -131,7 +137,7 @@ description: x
 date: 2026-01-01
 stages:
   source-tasks: {a: {source: shell, count: 3}, held: {source: shell, split: test, count: 3}}
-  rollout: {r: {from: source-tasks/a, teacher: reference}}
+  rollout: {r: {from: source-tasks/a, teacher: reference, concurrency: 64}}
   filter-turns: {f: {from: rollout/r}}
   init-model: {m: {from: filter-turns/f}}
   train-sft: {s: {model: init-model/m, from: filter-turns/f, nodes: 2, processes-per-node: 4}}
@@ -171,6 +177,30 @@ stages:
     [on_cpus] = [block for block in with_gpus if block.startswith("train_rl") and "--trainer" not in block]
     for words in ("threads: 2", "mem_mb=6000"):
         assert words in on_cpus
+    # As many as the trials need that run at the same time.
+    [sampling] = [block for block in with_gpus if block.startswith("rollout:")]
+    for words in ("threads: 8", "mem_mb=20000"):
+        assert words in sampling
+    assert "mem_mb=0" in planned("memory=off")[0] and not any("mem_mb=2" in block for block in planned("memory=off"))
+
+
+@pytest.mark.full
+def test_modules_that_are_not_loaded_are_said_before_the_first_job(tmp_path: Path, tool):
+    recipe = tmp_path / "mine.yaml"
+    text = "recipe: mine\ndescription: x\ndate: 2026-01-01\nstages: {source-tasks: {a: {source: shell, count: 3}}}\n"
+    recipe.write_text(text)
+    words = ["--cores", "1", "--nolock", "--config", f"recipes={recipe}", "modules=gcc,tacc-apptainer", "--", "mine"]
+    done = tool("snakemake", *words, cwd=ROOT, env={"LOADEDMODULES": "gcc/13.2:gcc-libs/1"})
+    assert done.returncode == 1
+    assert "are not loaded: tacc-apptainer; in this shell: module load tacc-apptainer" in done.stderr
+    assert "Finished" not in done.stderr
+
+
+@pytest.mark.full
+def test_an_unknown_entry_of_config_is_one_line(tool):
+    done = dry_run(tool, "--config", "cude=on", "--cores", "1", "--", "demo")
+    assert done.returncode == 1
+    assert "config cude=on: not known; did you mean cuda? Known are bin, bind, cuda," in done.stdout + done.stderr
 
 
 def test_a_broken_recipe_is_one_line_that_names_the_key(tmp_path: Path, tool):

@@ -14,7 +14,12 @@ from snakemake_interface_executor_plugins.settings import DeploymentMethod
 from images.names import for_gpus, image_path
 from recipe import slurm
 from recipe.containers import let_in, let_secrets_in
-from recipe.executor import look_as_often_as_set, refuse_twice, refuse_what_harms
+from recipe.executor import (
+    look_as_often_as_set,
+    lose_no_job,
+    refuse_twice,
+    refuse_what_harms,
+)
 from recipe.plan import (
     DATED_STAGES,
     artifact_path,
@@ -93,7 +98,7 @@ def expanded(path):
 # What a profile's `config` may say, docs/add-your-cluster.md how.
 CONFIG = {
     *("bin", "bind", "cuda", "gpus", "memory"),
-    *("network", "pass", "recipes", "sandbox", "secrets"),
+    *("modules", "network", "pass", "recipes", "sandbox", "secrets"),
 }
 
 
@@ -122,7 +127,8 @@ def let_in_by_profile():
 
 
 def check_executor(jobs):
-    """Refuse what Slurm's executor gets wrong, and to do what jobs of an earlier run still do."""
+    """Mend or refuse what Slurm's executor gets wrong, and refuse to do what jobs of an earlier run still do."""
+    import snakemake_executor_plugin_slurm
     from snakemake_executor_plugin_slurm.job_status_query import get_min_job_age
 
     try:
@@ -140,10 +146,27 @@ def check_executor(jobs):
         refuse_twice(slurm.queue([os.getuid()]), wanted, Path.cwd())
     except BadInput as error:
         raise WorkflowError(str(error)) from None
+    lose_no_job(snakemake_executor_plugin_slurm)
+
+
+def check_modules():
+    """Refuse to start without the modules that the profile names; jobs get the environment of this shell."""
+    loaded = os.environ.get("LOADEDMODULES", "").split(":")
+    named = [name for name in str(config.get("modules", "")).split(",") if name]
+    missing = [
+        name
+        for name in named
+        if not any(f"{module}/".startswith(f"{name}/") for module in loaded)
+    ]
+    if missing:
+        raise WorkflowError(
+            f"modules that the profile names are not loaded: {', '.join(missing)}; in this shell: module load {' '.join(missing)}"
+        )
 
 
 def check_start():
     """Refuse, before the first job, what the executor gets wrong, a trainer without its GPUs, a missing image or network."""
+    check_modules()
     jobs = list(workflow.dag.needrun_jobs())
     if hasattr(workflow.executor_settings, "array_jobs"):
         check_executor(jobs)
@@ -364,6 +387,21 @@ def memory_of(least):
 def cores(least):
     """Return a function for threads: so many on CPUs, eight for each GPU, which its sandboxes share."""
     return lambda wildcards: 8 * gpus_of(wildcards) or least
+
+
+def trials_of(wildcards):
+    """The trials that the step's job runs at the same time: the recipe's, or the tools' default."""
+    return STEPS[wildcards.key].parameters.get("concurrency", 4)
+
+
+def memory_for_trials(wildcards):
+    """As :func:`memory_of`, and no less than 250 MB for each sandbox, which may take up to 1 GB and mostly takes 100 MB."""
+    return memory(max(60000 * gpus_of(wildcards), 4000 + 250 * trials_of(wildcards)))
+
+
+def cores_for_trials(wildcards):
+    """As :func:`cores`, and no less than one for eight sandboxes, which mostly wait for the model."""
+    return max(cores(2)(wildcards), -(-trials_of(wildcards) // 8))
 
 
 def threads_of(wildcards):

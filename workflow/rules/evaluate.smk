@@ -13,9 +13,9 @@ rule evaluate_shard:
         shard="[1-9][0-9]*",
     container:
         image("harness")
-    threads: cores(2)
+    threads: cores_for_trials
     resources:
-        mem_mb=memory_of(6000),
+        mem_mb=memory_for_trials,
         gres=gres,
         runtime=1440,
     params:
@@ -51,9 +51,9 @@ rule evaluate:
         "results/benchmarks/evaluate/{key}.tsv"
     container:
         image("harness")
-    threads: cores(2)
+    threads: cores_for_trials
     resources:
-        mem_mb=memory_of(6000),
+        mem_mb=memory_for_trials,
         gres=gres,
         runtime=1440,
     params:

@@ -34,7 +34,6 @@ class Facts:
     missing: tuple[str, ...] = ()
     version: str = ""
     accounting: Answer = OK
-    requeue: bool | None = None
     remembered_sec: int | None = None
     partitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     accounts: frozenset[str] | None = None
@@ -61,13 +60,11 @@ def gather(profile: Profile, snakefile: Path) -> Facts:
     names = [] if isinstance(minutes, Answer) else list(minutes)
     targets = targets_of(profile, names)
     config = ask(["scontrol", "show", "config"])
-    requeue = re.search(r"^JobRequeue\s*=\s*(\d)", config.output, re.M)
     remembered = re.search(r"^MinJobAge\s*=\s*(\d+)", config.output, re.M)
     return Facts(
         missing=(),
         version=ask(["sbatch", "--version"]).output.strip(),
         accounting=ask(["sacct", "--user", user, "--noheader", "--parsable2", "--format", "JobID"]),
-        requeue=requeue[1] == "1" if requeue else None,
         remembered_sec=int(remembered[1]) if remembered else None,
         partitions=parse_partitions(ask(["scontrol", "show", "partition", "--oneliner"]).output),
         accounts=_accounts(user),
@@ -168,7 +165,7 @@ def judge(facts: Facts, profile: Profile) -> list[Finding]:
     for target, rules in targets_of(profile, list(minutes)).items():
         found += _target(facts, profile, target)
         found += _time(facts, profile, target, rules, minutes)
-    found += [_requeue(facts, profile), *_remembered(facts, profile)]
+    found += [*_requeue(facts, profile, list(minutes)), *_remembered(facts, profile)]
     # Targets that differ in their GPUs alone share what is said of their partition.
     return list(dict.fromkeys(found))
 
@@ -263,15 +260,24 @@ def _time(
     return [Finding("fail", CHECK, text, mend)]
 
 
-def _requeue(facts: Facts, profile: Profile) -> Finding:
-    if profile.settings.get("slurm-requeue", "").lower() == "true":
-        return Finding("ok", CHECK, "preempted jobs are requeued, as the profile says")
-    if facts.requeue is None:
-        return Finding("warn", CHECK, "Slurm does not say whether it requeues jobs (JobRequeue)")
-    if facts.requeue:
-        return Finding("ok", CHECK, "preempted jobs are requeued (JobRequeue=1)")
-    mend = "write `slurm-requeue: true` into the site file"
-    return Finding("warn", CHECK, "preempted jobs are not requeued (JobRequeue=0)", mend)
+def _requeue(facts: Facts, profile: Profile, rules: Sequence[str]) -> list[Finding]:
+    """Whether preempted jobs go back into the queue; a build would refuse to begin where the profile does not ask."""
+    if profile.settings.get("slurm-requeue", "").lower() != "true":
+        mend = "write `slurm-requeue: true` into the site file"
+        return [Finding("fail", CHECK, "the profile does not have preempted jobs requeued", mend)]
+    default = default_partition(facts.partitions)
+    names = [name for target in targets_of(profile, rules) for name in (target.partition or default).split(",")]
+    # A partition's mode is the cluster's where it has none of its own. CANCEL ends also a job that asks for requeueing.
+    cancelling = [
+        name
+        for name in dict.fromkeys(names)
+        if "CANCEL" in facts.partitions.get(name, {}).get("PreemptMode", "").split(",")
+    ]
+    mend = "name another in the site file; on this one `retries` is how often a job is submitted again"
+    text = "preempted jobs are cancelled, not requeued (PreemptMode=CANCEL)"
+    if cancelling:
+        return [Finding("warn", CHECK, f"partition {name}: {text}", mend) for name in cancelling]
+    return [Finding("ok", CHECK, "preempted jobs are requeued, as the profile says")]
 
 
 def _remembered(facts: Facts, profile: Profile) -> list[Finding]:

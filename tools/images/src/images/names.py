@@ -1,7 +1,7 @@
 """What an image is made from, and the name that follows from it: an image of other inputs has another name.
 
-Snakemake knows an image by its path alone, so a path should never stand for two contents. The one input that the name does
-not tell is the base's root file system: which one was taken `images.lock` says, and what came of it the image's `.files`.
+Snakemake knows an image by its path alone, so a path should never stand for two contents. The one input that the name
+does not tell is the base's root file system: which one was taken `images.lock` says, what came of it the `.files`.
 """
 
 from __future__ import annotations

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from recipe.slurm import RUNNING, WAITING, QueuedJob
 from recipe_core.errors import BadInput
+
+# States of ended jobs for which the executor goes on waiting: it expects Slurm to requeue them.
+LEFT_TO_SLURM = frozenset({"PREEMPTED", "NODE_FAIL"})
 
 
 def must_remember(first: int, interval: int) -> int:
@@ -44,6 +47,11 @@ def refuse_what_harms(settings: Any, grouped: Collection[str], *, interval: int,
         raise BadInput(
             f"slurm-status-command: {settings.status_command}: with it a cancelled job is waited for without end; "
             "set squeue"
+        )
+    if settings.no_requeue or not settings.requeue:
+        raise BadInput(
+            "slurm-requeue: it is off, and a job that is preempted, or whose node is lost, would not go back into the "
+            "queue; set true, and remove slurm-no-requeue"
         )
     if grouped:
         raise BadInput(
@@ -104,3 +112,54 @@ def look_as_often_as_set(executor: type[Any]) -> None:
         pass
 
     executor.next_seconds_between_status_checks = property(as_set, keep)
+
+
+def lose_no_job(plugin: Any) -> None:
+    """Make the Slurm executor keep every job until its end is known, and see the end of one that is not requeued.
+
+    When squeue fails at all attempts of a look, the executor neither yields nor reports the jobs it was given, and
+    Snakemake has them nowhere else: it would wait without end, and not cancel them when interrupted. Here it gets back
+    all that was not reported.
+
+    A job that was preempted, or whose node was lost, the executor leaves to Slurm, also where that does not requeue it.
+    Such a job is gone from squeue some time later, and fails then, so that `retries` submits it again. One look that
+    saw its state is enough: `must_remember` has squeue show it at one, maybe only one, and a job that is requeued stays
+    in squeue.
+
+    Args:
+        plugin: the module `snakemake_executor_plugin_slurm`, or what has its `Executor` and `query_job_status`.
+    """
+    executor = plugin.Executor
+    look, query = executor.check_active_jobs, plugin.query_job_status
+    settled: set[int] = set()
+    left: set[str] = set()
+
+    def noted(report: Callable[..., None]) -> Callable[..., None]:
+        def note_and_report(self: Any, job: Any, *args: Any, **keywords: Any) -> None:
+            settled.add(id(job))
+            report(self, job, *args, **keywords)
+
+        return note_and_report
+
+    async def look_and_keep(self: Any, jobs: list[Any]) -> AsyncIterator[Any]:
+        settled.clear()
+        async for job in look(self, jobs):
+            settled.add(id(job))
+            yield job
+        for job in jobs:
+            if id(job) not in settled:
+                yield job
+
+    async def query_and_end(command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
+        states, seconds = await query(command, logger)
+        if states is not None:
+            gone = left - states.keys()
+            left.clear()
+            left.update(job for job, state in states.items() if state in LEFT_TO_SLURM)
+            states.update(dict.fromkeys(gone, "CANCELLED"))
+        return states, seconds
+
+    executor.check_active_jobs = look_and_keep
+    executor.report_job_success = noted(executor.report_job_success)
+    executor.report_job_error = noted(executor.report_job_error)
+    plugin.query_job_status = query_and_end

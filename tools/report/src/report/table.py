@@ -14,6 +14,8 @@ from report.page import by_source, duration, percent, points, verdict
 
 # Where no terminal gives a width, as in a log.
 _WIDTH = 110
+# The longest name of a step that is not folded.
+_NAME = 40
 _STYLE: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
 
 
@@ -24,7 +26,9 @@ def _count(value: int | None) -> str:
 def stage_table(summary: Mapping[str, Any]) -> Table:
     """Return the steps with their rows, drops, exactness and digests."""
     table = Table(title="Steps", **_STYLE)
-    table.add_column("step", overflow="fold")
+    # Reasons read well in several lines, names do not.
+    longest = max((len(stage["stage"]) for stage in summary["stages"]), default=0)
+    table.add_column("step", overflow="fold", no_wrap=longest <= _NAME)
     for name in ("rows in", "rows out"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("dropped", overflow="fold")
