@@ -280,7 +280,7 @@ def test_what_was_not_fetched_is_said_before_the_first_job(built: Project):
 
 @pytest.mark.parametrize(
     "words",
-    ["--slurm-array-jobs all", "--slurm-status-command sacct", "--groups mix=data", "--slurm-no-requeue"],
+    ["--slurm-array-jobs all", "--slurm-status-command sacct", "--groups mix=data"],
 )
 def test_what_the_executor_gets_wrong_is_refused_before_the_first_job(built: Project, words: str):
     done = built.build_again("mix", words)
