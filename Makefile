@@ -1,25 +1,29 @@
 # Two commands matter: `make demo` runs the whole pipeline, `make test` the tests. Both set up what they need first.
 
-.PHONY: help setup setup-cluster demo build fetch test test-full test-cluster lint format docs lock bench-data bench-sandbox bench-slurm clean
+.PHONY: help python setup setup-cluster demo build fetch test test-full test-cluster lint format docs lock bench-data bench-sandbox bench-slurm clean
 .DEFAULT_GOAL := help
 
 # The first of these that is new enough; some systems keep a newer Python beside their own.
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHONS = python3 python3.11 python3.12 python3.13 python3.14
-PYTHON ?= $(shell for python in $(PYTHONS); do $$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
-ifeq ($(strip $(PYTHON)),)
-$(error no Python 3.11 or newer on PATH, only $(or $(shell python3 --version 2>&1),none); install one, or name it: make PYTHON=/path/to/python3.11)
+ifndef PYTHON
+PYTHON := $(shell for python in $(PYTHONS); do $$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 endif
+# The stacks that `setup` installs; none named, all that are not optional.
+STACKS =
 PATH := $(CURDIR)/.venvs/bin:$(PATH)
 export PATH
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: ## install every pinned stack below .venvs/
-	$(PYTHON) envs/install.py
+python:
+	@[ "$(PYTHON)" ] || { echo "no Python 3.11 or newer on PATH; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 
-setup-cluster: ## install what a login node needs: Snakemake and the tools beside it; the rest is in the images
+setup: python ## install every pinned stack below .venvs/, or STACKS
+	$(PYTHON) envs/install.py $(STACKS)
+
+setup-cluster: python ## install what a login node needs: Snakemake and the tools beside it; the rest is in the images
 	$(PYTHON) envs/install.py workflow
 
 fetch: setup-cluster ## download all that RECIPE needs, in the images, where there is a network

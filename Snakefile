@@ -13,6 +13,8 @@ include: "workflow/rules/common.smk"
 
 
 check_config()
+if workflow.is_main_process:
+    check_modules()
 
 # The profile says where the tools are (inside an image they are on PATH already) and which sandbox runs on its machines.
 PREFIX = f"export SANDBOX_BACKEND={config.get('sandbox', 'auto')}; "

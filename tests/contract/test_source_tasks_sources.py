@@ -84,7 +84,7 @@ def test_pin_writes_the_lock_and_fetch_brings_the_train_files_once(tool, tmp_pat
     done = tool(*fetch, env=server)
     assert (done.returncode, done.stdout) == (0, f"swe-smith {COMMIT}: fetched ({place})\n"), done.stderr
     files = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
-    assert files == {"data/train-00000-of-00001.parquet", "README.md", "files.json"}
+    assert files == {"data/train-00000-of-00001.parquet", "README.md", "fetched.json"}
     again = tool(*fetch, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert (again.returncode, again.stdout) == (0, f"swe-smith {COMMIT}: in the cache ({place})\n")
 
@@ -234,8 +234,8 @@ def test_a_fetched_data_set_is_put_where_it_is_asked_for(tool, tmp_path: Path, s
     done = tool(*words, env=server)
     assert (done.returncode, done.stdout) == (0, f"swe-smith {COMMIT}: fetched ({out})\n"), done.stderr
     assert (out / "data" / "train-00000-of-00001.parquet").read_bytes() == b"PAR1"
-    assert (out / "files.json").read_bytes() == (
-        cache / "hub-datasets" / f"SWE-bench--SWE-smith@{COMMIT}" / "files.json"
+    assert (out / "fetched.json").read_bytes() == (
+        cache / "hub-datasets" / f"SWE-bench--SWE-smith@{COMMIT}" / "fetched.json"
     ).read_bytes()
     out.rename(tmp_path / "moved")
     out.write_text("a file")

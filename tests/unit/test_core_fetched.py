@@ -55,7 +55,7 @@ def fetch(folder: Path) -> bool:
 
 def test_a_listing_names_what_was_fetched_in_order(hub: Hub, tmp_path: Path):
     assert fetch(tmp_path)
-    listing = json.loads((tmp_path / "files.json").read_text())
+    listing = json.loads((tmp_path / "fetched.json").read_text())
     assert list(listing) == ["config.json", "sub/data.jsonl"]
     assert listing["config.json"] == {"bytes": 2, "sha256": file_digest(tmp_path / "config.json")}
     assert check_fetched(tmp_path, "fetch it") == list(listing)
@@ -95,18 +95,18 @@ def test_a_file_that_did_not_come_leaves_no_listing(hub: Hub, tmp_path: Path, mo
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: None)
     with pytest.raises(BadInput, match="run it again"):
         fetch(tmp_path)
-    assert not (tmp_path / "files.json").exists()
+    assert not (tmp_path / "fetched.json").exists()
 
 
 def test_an_edited_listing_is_made_anew(hub: Hub, tmp_path: Path):
     fetch(tmp_path)
-    listing = (tmp_path / "files.json").read_text()
+    listing = (tmp_path / "fetched.json").read_text()
     for text in ("{", "[]", listing.replace('"sha256": "', '"sha256": "0')):
-        (tmp_path / "files.json").write_text(text)
+        (tmp_path / "fetched.json").write_text(text)
         with pytest.raises(BadInput, match="run `fetch it`"):
             check_fetched(tmp_path, "fetch it")
         assert fetch(tmp_path)
-        assert (tmp_path / "files.json").read_text() == listing
+        assert (tmp_path / "fetched.json").read_text() == listing
 
 
 def test_one_more_file_is_refused_by_all(hub: Hub, tmp_path: Path):
@@ -124,8 +124,8 @@ def test_a_folder_finished_by_the_old_mark_is_fetched_anew(hub: Hub, tmp_path: P
 
 
 def test_a_repository_with_a_listing_of_its_own_is_refused(hub: Hub, tmp_path: Path):
-    hub.files["files.json"] = "{}"
-    with pytest.raises(BadInput, match=r"has a files\.json of its own"):
+    hub.files["fetched.json"] = "{}"
+    with pytest.raises(BadInput, match=r"has a fetched\.json of its own"):
         fetch(tmp_path)
 
 
@@ -139,6 +139,38 @@ def test_a_copy_has_the_listing_and_is_mended(hub: Hub, tmp_path: Path):
     copy_fetched(place, out)
     check_fetched(out, "fetch it")
     assert (place / "config.json").read_text() == "{}"
+
+
+def test_a_copy_that_was_cut_off_goes_on(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On another file system nothing can be linked."""
+    place, out = tmp_path / "place", tmp_path / "out"
+    fetch(place)
+
+    def cut_off(_: Path, target: Path) -> None:
+        target.write_text("{")
+        raise KeyboardInterrupt
+
+    def no_link(*_: object) -> None:
+        raise OSError("another file system")
+
+    monkeypatch.setattr("os.link", no_link)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfile", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            copy_fetched(place, out)
+    copy_fetched(place, out)
+    assert check_fetched(out, "fetch it") == ["config.json", "sub/data.jsonl"]
+    assert sorted(path.name for path in out.rglob("*")) == ["config.json", "data.jsonl", "fetched.json", "sub"]
+
+
+def test_a_copy_of_another_commit_has_its_files_alone(hub: Hub, tmp_path: Path):
+    old, new, out = tmp_path / "old", tmp_path / "new", tmp_path / "out"
+    fetch(old)
+    hub.files = {"config.json": "{}", "sub/other.jsonl": "{}"}
+    fetch(new)
+    copy_fetched(old, out)
+    copy_fetched(new, out)
+    assert check_fetched(out, "fetch it") == ["config.json", "sub/other.jsonl"]
 
 
 def test_a_copy_takes_the_place_of_nothing_that_was_not_fetched(hub: Hub, tmp_path: Path):

@@ -88,14 +88,3 @@ def test_recipes_that_share_steps_pay_for_them_once():
     separate = [Estimator(steps.values()).total() for steps in (one, other)]
     shared = Estimator(one.values()).cost(one["source-tasks/a"]).disk_bytes
     assert both.disk_bytes == pytest.approx(sum(total.disk_bytes for total in separate) - shared)
-
-
-def test_trainings_that_follow_one_another_need_room_for_the_largest_checkpoints():
-    student = {"hub": "Qwen/Qwen3-8B", "revision": "b968826d9c46dd6066d109eabc6255188de91218"}
-    small = {**student, "hub": "Qwen/Qwen3-4B"}
-    trained = planned(
-        rollout={"r": {"from": "source-tasks/a", "teacher": "reference"}},
-        init_model={"big": student, "small": small},
-        train_sft={name: {"model": f"init-model/{name}", "from": "rollout/r"} for name in ("big", "small")},
-    )
-    assert Estimator(trained.values()).total().work_bytes == 2 * 14 * 8e9

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recipe.reference import reference
+from recipe.plan import CONCURRENCY
+from recipe.reference import parser_of, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,6 +20,11 @@ def test_the_json_schema_is_in_step(tool):
     assert (ROOT / "workflow" / "schemas" / "recipe.json").read_text() == tool("recipe", "schema").stdout, (
         "run `make docs`"
     )
+
+
+@pytest.mark.parametrize("stage", CONCURRENCY)
+def test_a_job_is_planned_for_as_many_trials_as_its_tool_runs(stage: str):
+    assert parser_of(stage).get_default("concurrency") == CONCURRENCY[stage]
 
 
 @pytest.mark.parametrize("key", ["`cutoff`", "`min-turns`", "`with-replacement`", "**`teacher`**"])

@@ -107,9 +107,9 @@ def check_config():
     for name in config:
         if name not in CONFIG:
             near = difflib.get_close_matches(name, CONFIG, 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
+            meant = f"did you mean {near[0]}? " if near else ""
             raise WorkflowError(
-                f"config {name}={config[name]}: not known{meant} Known are {', '.join(sorted(CONFIG))}"
+                f"config {name}={config[name]}: not known; {meant}known are {', '.join(sorted(CONFIG))}"
             )
 
 
@@ -150,7 +150,10 @@ def check_executor(jobs):
 
 
 def check_modules():
-    """Refuse to start without the modules that the profile names; jobs get the environment of this shell."""
+    """Refuse to start without the modules that the profile names; jobs get the environment of this shell.
+
+    It comes before Snakemake itself looks for what the modules give.
+    """
     loaded = os.environ.get("LOADEDMODULES", "").split(":")
     named = [name for name in str(config.get("modules", "")).split(",") if name]
     missing = [
@@ -166,7 +169,6 @@ def check_modules():
 
 def check_start():
     """Refuse, before the first job, what the executor gets wrong, a trainer without its GPUs, a missing image or network."""
-    check_modules()
     jobs = list(workflow.dag.needrun_jobs())
     if hasattr(workflow.executor_settings, "array_jobs"):
         check_executor(jobs)
@@ -362,10 +364,15 @@ def nodes_of(wildcards):
     return STEPS[wildcards.key].parameters.get("nodes", 1)
 
 
+def merges(wildcards):
+    """Whether the job only writes what several others have done."""
+    return "shard" not in wildcards.keys() and shards_of(wildcards) > 1
+
+
 def gpus_of(wildcards):
     """The GPUs of each node that the step's job gets: none where the images are for CPUs, or others did its work."""
-    merges = "shard" not in wildcards.keys() and shards_of(wildcards) > 1
-    return STEPS[wildcards.key].gpus if config.get("cuda") == "on" and not merges else 0
+    wanted = config.get("cuda") == "on" and not merges(wildcards)
+    return STEPS[wildcards.key].gpus if wanted else 0
 
 
 def gres(wildcards):
@@ -390,13 +397,14 @@ def cores(least):
 
 
 def trials_of(wildcards):
-    """The trials that the step's job runs at the same time: the recipe's, or the tools' default."""
-    return STEPS[wildcards.key].parameters.get("concurrency", 4)
+    """The trials that the step's job runs at the same time: none where others did its work."""
+    return 0 if merges(wildcards) else STEPS[wildcards.key].trials
 
 
 def memory_for_trials(wildcards):
-    """As :func:`memory_of`, and no less than 250 MB for each sandbox, which may take up to 1 GB and mostly takes 100 MB."""
-    return memory(max(60000 * gpus_of(wildcards), 4000 + 250 * trials_of(wildcards)))
+    """60 GB for each GPU; on CPUs 6 GB, or 4 and 250 MB for each sandbox, which may take 1 GB and mostly takes 100 MB."""
+    on_cpus = max(6000, 4000 + 250 * trials_of(wildcards))
+    return memory(max(60000 * gpus_of(wildcards), on_cpus))
 
 
 def cores_for_trials(wildcards):
@@ -405,9 +413,11 @@ def cores_for_trials(wildcards):
 
 
 def threads_of(wildcards):
-    """The cores of a training step: its threads, by the recipe or the tools' default, and no fewer than its GPUs need."""
+    """The cores of a training step: its threads, by the recipe or the tools' default, and no fewer than GPUs and trials need."""
     return max(
-        8 * gpus_of(wildcards), STEPS[wildcards.key].parameters.get("threads", 2)
+        8 * gpus_of(wildcards),
+        -(-trials_of(wildcards) // 8),
+        STEPS[wildcards.key].parameters.get("threads", 2),
     )
 
 
@@ -415,10 +425,10 @@ def shell_of(wildcards):
     """The shell that runs a training step's line: in a Slurm job one that brings up what the tool needs on its nodes."""
     tool = STEPS[wildcards.key].stage
     on_nodes = Path(workflow.basedir, "tools", tool, "nodes", "bash")
-    # Slurm's executor runs the rule in a step of its job; whoever has asked Slurm for a shell or a script has not.
-    in_a_step = "SLURM_STEP_ID" in os.environ
+    # Only where Slurm's executor has submitted the job: what a user's own script runs is not Snakemake's to requeue.
+    submitted = workflow.remote_exec
     return (
-        str(on_nodes) if nodes_of(wildcards) > 1 or in_a_step else shutil.which("bash")
+        str(on_nodes) if nodes_of(wildcards) > 1 or submitted else shutil.which("bash")
     )
 
 
@@ -434,7 +444,7 @@ def shards(wildcards):
 
 def merge(wildcards):
     """The word for the job that writes what several jobs have done."""
-    return ["--merge"] if shards_of(wildcards) > 1 else []
+    return ["--merge"] if merges(wildcards) else []
 
 
 def seed(wildcards):

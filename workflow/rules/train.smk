@@ -82,7 +82,7 @@ rule train_rl:
         trainer_image
     threads: threads_of
     resources:
-        mem_mb=memory_of(6000),
+        mem_mb=memory_for_trials,
         gres=gres,
         runtime=1440,
         nodes=nodes_of,

@@ -1,6 +1,6 @@
 """Folders of a repository of the hub at one commit: fetched with a network, checked by every step that reads them.
 
-`files.json` says what was fetched: of each path the SHA-256 and the bytes. It is written last: without it a folder is
+`fetched.json` says what was fetched: of each path the SHA-256 and the bytes. It is written last: without it a folder is
 not whole.
 """
 
@@ -18,9 +18,10 @@ from typing import Any
 from recipe_core.artifact import canonical_json, file_entry, write_atomically
 from recipe_core.errors import BadInput
 
-LISTING = "files.json"
+LISTING = "fetched.json"
 # The second is what Snakemake leaves in a folder that a rule makes.
 _BESIDE = {LISTING, ".snakemake_timestamp"}
+_PART = ".fetched.part"
 # What finished a folder before there were listings.
 _OLD_MARK = ".complete"
 
@@ -127,13 +128,15 @@ def copy_fetched(folder: Path, out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: a file is in the folder's place; give another")
-    listing = _read_listing(folder) or {}
+    listing, before = _read_listing(folder) or {}, _read_listing(out)
+    # Another commit may have other files.
+    for name in (before or {}).keys() - listing.keys():
+        (out / name).unlink(missing_ok=True)
     _refuse_unlisted(out, listing)
-    fetched_before = (out / LISTING).is_file()
     for name, entry in listing.items():
         target = out / name
         if fault := _fault(target, entry):
-            if target.exists() and not fetched_before:
+            if target.exists() and before is None:
                 raise BadInput(f"{target}: {fault}; delete it, or give another --out")
             target.unlink(missing_ok=True)
             link_or_copy(folder / name, target)
@@ -147,11 +150,14 @@ def link_or_copy(path: Path, target: Path) -> None:
     try:
         os.link(path, target)
     except OSError:
-        shutil.copyfile(path, target)
+        # Under another name first: a copy that is cut off must not look like the file.
+        part = target.with_name(f"{target.name}{_PART}")
+        shutil.copyfile(path, part)
+        part.replace(target)
 
 
 def _read_listing(folder: Path) -> Listing | None:
-    """Return what `files.json` says, or None where it is missing or says nothing that can be used."""
+    """Return what `fetched.json` says, or None where it is missing or says nothing that can be used."""
     try:
         found = json.loads((folder / LISTING).read_bytes())
         return {name: {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])} for name, entry in found.items()}
@@ -173,7 +179,8 @@ def _fault(path: Path, entry: Mapping[str, Any]) -> str | None:
 def _refuse_unlisted(folder: Path, listing: Listing) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name not in listing and name not in _BESIDE and (path.is_symlink() or not path.is_dir()):
+        known = name in listing or name in _BESIDE or name.removesuffix(_PART) in listing
+        if not known and (path.is_symlink() or not path.is_dir()):
             raise BadInput(f"{path}: was not fetched, expected only what {folder / LISTING} names; delete this file")
 
 

@@ -131,9 +131,8 @@ def show_jobs(steps: Mapping[str, PlannedStep], closing: Sequence[Path], estimat
     sharing = sum(step.shards for step in unbuilt if step.shards > 1)
     missing, behind = len(unbuilt), sum(not is_artifact(artifact) for artifact in closing)
     left = totals(steps, estimator)["left to build"]
-    checkpoints = (
-        f" and {amount(left.work_bytes, 'B')} more for checkpoints while a model trains" if left.work_bytes else ""
-    )
+    more = amount(left.work_bytes, "B")
+    checkpoints = f", and {more} of checkpoints if all models train at once" if more else ""
     print(
         f"{len(steps)} steps, {missing} of them to build; left to run: {missing + sharing + behind} jobs "
         f"({missing + sharing} of steps, "

@@ -102,10 +102,7 @@ class Estimator:
         return self._costs[step.key]
 
     def total(self, steps: Iterable[PlannedStep] | None = None) -> Cost:
-        """Return the sum over distinct steps, all unless some are given; its rows are meaningless and 0.
-
-        Of `work_bytes` it has the largest: trainings mostly follow one another.
-        """
+        """Return the sum over distinct steps, all unless some are given; its rows are meaningless and 0."""
         chosen = self._steps.values() if steps is None else steps
         costs = [self.cost(step) for step in {step.key: step for step in chosen}.values()]
         return Cost(
@@ -114,7 +111,7 @@ class Estimator:
             tokens=sum(cost.tokens for cost in costs),
             gpu_hours=sum(cost.gpu_hours for cost in costs),
             disk_bytes=sum(cost.disk_bytes for cost in costs),
-            work_bytes=max((cost.work_bytes for cost in costs), default=0.0),
+            work_bytes=sum(cost.work_bytes for cost in costs),
         )
 
     def _estimate(self, step: PlannedStep, inputs: Mapping[str, list[Cost]]) -> Cost:

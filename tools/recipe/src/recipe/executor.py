@@ -119,7 +119,7 @@ def lose_no_job(plugin: Any) -> None:
 
     When squeue fails at all attempts of a look, the executor neither yields nor reports the jobs it was given, and
     Snakemake has them nowhere else: it would wait without end, and not cancel them when interrupted. Here it gets back
-    all that was not reported.
+    all that was not reported, at the end of the look: interrupted before, while squeue hangs, it still cancels none.
 
     A job that was preempted, or whose node was lost, the executor leaves to Slurm, also where that does not requeue it.
     Such a job is gone from squeue some time later, and fails then, so that `retries` submits it again. One look that

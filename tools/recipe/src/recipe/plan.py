@@ -18,6 +18,8 @@ from recipe_core.errors import BadInput, nearest
 
 STAGES = list(Stages().by_name())
 KEY_DIGITS = 12
+# Stages whose jobs run trials, and how many at the same time where the recipe does not say: the tools' defaults.
+CONCURRENCY = {"rollout": 4, "evaluate": 4, "train-rl": 8}
 # Flags that take one word for each of several values; others take them in one, with commas.
 _SEVERAL_WORDS = {"benchmarks"}
 # What flags take that are not named after it.
@@ -77,6 +79,11 @@ class PlannedStep:
         # A tool that serves a model; one behind an API has GPUs of its own.
         served = "model" in self.inputs
         return int(self.parameters.get("tensor-parallel", 1)) * int(self.parameters.get("data-parallel", 1)) * served
+
+    @property
+    def trials(self) -> int:
+        """The trials that the step's job runs at the same time, each in a sandbox."""
+        return int(self.parameters.get("concurrency", CONCURRENCY[self.stage])) if self.stage in CONCURRENCY else 0
 
     @property
     def artifact(self) -> Path:
