@@ -45,10 +45,11 @@ class Seen(NamedTuple):
 
 
 class Watch(threading.Thread):
-    """Looks at every process of these programs while a block runs: `seen` has what there was, by program."""
+    """Looks at all processes of these programs in a folder while a block runs; `seen` has them by program."""
 
-    def __init__(self, programs: Iterable[str]) -> None:
+    def __init__(self, programs: Iterable[str], folder: Path) -> None:
         super().__init__(daemon=True)
+        self._folder = folder
         self.seen: dict[str, set[Seen]] = {}
         self._programs = frozenset(programs)
         self._over = threading.Event()
@@ -66,17 +67,20 @@ class Watch(threading.Thread):
             for pid, programs in running():
                 for program in programs & self._programs:
                     with contextlib.suppress(OSError):
-                        self.seen.setdefault(program, set()).add(self._look(Path("/proc") / str(pid)))
+                        self._look(program, Path("/proc") / str(pid))
 
-    @staticmethod
-    def _look(process: Path) -> Seen:
+    def _look(self, program: str, process: Path) -> None:
+        # Other tests run these programs at the same time, elsewhere.
+        if (process / "cwd").readlink() != self._folder:
+            return
         lines = (process / "net" / "dev").read_text().splitlines()[2:]
         variables = dict(
             entry.split("=", 1)
             for entry in (process / "environ").read_text(errors="replace").split("\0")
             if "=" in entry
         )
-        return Seen(tuple(line.split(":")[0].strip() for line in lines), variables.get("CUDA_VISIBLE_DEVICES"))
+        seen = Seen(tuple(line.split(":")[0].strip() for line in lines), variables.get("CUDA_VISIBLE_DEVICES"))
+        self.seen.setdefault(program, set()).add(seen)
 
 
 class Project:
@@ -225,7 +229,7 @@ def nothing_goes_on(project: Project) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def built(project: Project) -> Project:
     """The project after the small recipe was built on the cluster."""
-    with Watch(step.stage for step in load_plan(SMALL).values()) as watch:
+    with Watch((step.stage for step in load_plan(SMALL).values()), project.folder) as watch:
         done = project.build()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     project.seen = watch.seen
@@ -389,7 +393,7 @@ def test_a_training_step_gets_its_nodes_and_gpus_by_its_rule(built: Project):
     config = "--config cuda=on gpus=gpu sandbox=bubblewrap pass=CUDA_VISIBLE_DEVICES,SLURM_JOB_ID,SLURM_RESTART_COUNT"
     target = load_plan(recipe)["train-sft/sft"].artifact
     try:
-        with Watch(["train-sft"]) as watch:
+        with Watch(["train-sft"], built.folder) as watch:
             done = built.run(f"snakemake {PROFILES} {small} {config} -- {target}/manifest.json")
     finally:
         recipe.unlink()
