@@ -48,8 +48,9 @@ test-full: setup ## everything a machine without a GPU can run
 	pytest -n auto --dist worksteal -m "not full and not cluster" tests
 	pytest -n 2 --dist worksteal -m "full and not cluster" tests
 
-test-cluster: setup ## bring up a real Slurm and Apptainer (Debian 12, as root), build the images, run what needs them
+test-cluster: setup ## bring up a real Apptainer and Slurm (Debian 12, as root), build the images, run what needs them
 	tests/cluster/apptainer
+	pytest -n 2 --dist worksteal -m "full and not cluster" -k apptainer tests
 	images build --base local
 	@was=$$(tests/cluster/slurm status >/dev/null 2>&1 && echo up); tests/cluster/slurm up || exit; \
 	pytest -n 2 --dist loadfile -m cluster tests/cluster; code=$$?; \
