@@ -407,17 +407,20 @@ def memory_for_trials(wildcards):
     return memory(max(60000 * gpus_of(wildcards), on_cpus))
 
 
+def cores_needed(wildcards):
+    """Eight cores for each GPU, and one for eight sandboxes, which mostly wait for the model."""
+    return max(8 * gpus_of(wildcards), -(-trials_of(wildcards) // 8))
+
+
 def cores_for_trials(wildcards):
-    """As :func:`cores`, and no less than one for eight sandboxes, which mostly wait for the model."""
-    return max(cores(2)(wildcards), -(-trials_of(wildcards) // 8))
+    """The cores of a step that runs trials: at least two."""
+    return max(2, cores_needed(wildcards))
 
 
 def threads_of(wildcards):
     """The cores of a training step: its threads, by the recipe or the tools' default, and no fewer than GPUs and trials need."""
     return max(
-        8 * gpus_of(wildcards),
-        -(-trials_of(wildcards) // 8),
-        STEPS[wildcards.key].parameters.get("threads", 2),
+        cores_needed(wildcards), STEPS[wildcards.key].parameters.get("threads", 2)
     )
 
 
